@@ -1,0 +1,912 @@
+-- Storage Cleanup: ledger, guard and worker role.
+--
+-- Run the whole file as `postgres`, in Supabase's SQL editor or with psql. Running it again changes nothing.
+-- It needs public.render_jobs, public.user_assets and Supabase's storage schema; uninstall.sql takes it all back.
+-- Building the three indexes blocks writes to their table meanwhile: choose a quiet minute.
+--
+--   1  tables            what the system remembers
+--   2  reading values    which job a save names, which object a URL names
+--   3  the guard         a save and a deletion of the same job can't both succeed
+--   4  the candidates    which jobs are worth a look, without searching the history
+--   5  trust             may anything be deleted at all?
+--   6  one cycle         what the worker calls, in the order in which it calls it
+--   7  the worker        a role that can do this and nothing else
+
+begin;
+set local lock_timeout = '10s';
+set local client_min_messages = warning;
+
+do $$
+begin
+    if to_regclass('public.render_jobs') is null or to_regclass('public.user_assets') is null then
+        raise exception 'public.render_jobs and public.user_assets must exist before Storage Cleanup is installed';
+    end if;
+    if to_regclass('storage.objects') is null then
+        raise exception 'storage.objects is missing: this database is not a Supabase project''s';
+    end if;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- 1  Tables
+
+create schema if not exists storage_cleanup;
+comment on schema storage_cleanup is 'Storage Cleanup: removes the render outputs that nobody saved.';
+revoke all on schema storage_cleanup from public;
+
+-- The function deletes nothing when this number isn't the one that it was built for.
+create or replace function storage_cleanup.schema_version() returns integer
+language sql immutable parallel safe
+return 1;
+
+create table if not exists storage_cleanup.run (
+    id             uuid primary key default gen_random_uuid(),
+    started_at     timestamptz not null default clock_timestamp(),
+    heartbeat_at   timestamptz not null default clock_timestamp(),
+    finished_at    timestamptz,
+    status         text not null default 'running'
+                   check (status in ('running', 'succeeded', 'partial', 'failed', 'skipped')),
+    trigger        text not null,
+    dry_run        boolean not null,
+    options        jsonb not null,       -- what was asked for: phases, max_age_minutes, max_deletions, override
+    scope          jsonb not null,       -- what may be touched: origin and buckets
+    backend_pid    integer not null default pg_backend_pid(),
+    saved_assets   bigint,               -- size of the reference set that this run was judged by
+    override_of    uuid,                 -- the plan that this run carried out
+    summary        jsonb
+);
+create index if not exists run_by_start on storage_cleanup.run (started_at desc);
+create index if not exists run_unfinished on storage_cleanup.run (id) where status = 'running';
+
+-- The ledger: one row a job that was ever claimed. No foreign keys: the job is about to go, and rows are written in bulk.
+create table if not exists storage_cleanup.deletion (
+    job_id          uuid primary key,
+    run_id          uuid,
+    state           text not null default 'released'
+                    check (state in ('claimed', 'file_deleted', 'done', 'released', 'quarantined', 'purged', 'restored')),
+    bucket_id       text,
+    object_name     text,
+    bytes           bigint not null default 0,
+    attempts        integer not null default 0,
+    last_error      text,
+    job             jsonb,                -- the row of render_jobs as it was claimed
+    claimed_at      timestamptz not null default clock_timestamp(),
+    attempted_at    timestamptz,          -- when Storage was last asked to remove the file
+    updated_at      timestamptz not null default clock_timestamp()
+);
+-- Unfinished work only, so it stays small however long the history grows.
+create index if not exists deletion_unfinished on storage_cleanup.deletion (state, job_id)
+    where state in ('claimed', 'file_deleted');
+create index if not exists deletion_unfinished_object on storage_cleanup.deletion ((bucket_id || '/' || object_name))
+    where state in ('claimed', 'file_deleted');
+create index if not exists deletion_finished on storage_cleanup.deletion (updated_at)
+    where state in ('done', 'released', 'purged', 'restored');
+
+-- Completed jobs that nobody has been seen to save. A superset of the orphans: each is checked before it is claimed.
+create table if not exists storage_cleanup.candidate (
+    job_id     uuid primary key,
+    since      timestamptz not null,      -- its age counts from here
+    has_file   boolean not null,
+    reason     text                       -- why it was kept when it was last looked at
+);
+create index if not exists candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
+
+-- What a dry run found: an override may delete these jobs and no others.
+create table if not exists storage_cleanup.plan_job (
+    run_id  uuid not null references storage_cleanup.run on delete cascade,
+    job_id  uuid not null,
+    primary key (run_id, job_id)
+);
+
+-- When the candidates were last compared with everything: one row.
+create table if not exists storage_cleanup.reconciliation (
+    singleton  boolean primary key default true check (singleton),
+    last_at    timestamptz not null default now()
+);
+insert into storage_cleanup.reconciliation default values on conflict do nothing;
+
+-- Columns of user_assets that hold a path or URL of their own; found below, and indexed.
+create table if not exists storage_cleanup.asset_path_column (
+    name  text primary key
+);
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- 2  Reading values. These run inside the application's own statements, so they must never fail, whatever they get.
+
+-- They use nothing outside pg_catalog, because they run with the rights of whoever writes the row.
+
+-- 'bucket/name' of a Storage URL of any shape and any host; of anything else, the text as a path (8192 characters of it).
+-- Looser than the package's parse_storage_url, and equal to it for every URL that the parser accepts: the parser decides
+-- what may go, this one only what two values have in common. Decodes %20 … %7F once; no object's name has other characters.
+create or replace function storage_cleanup.object_key(url text) returns text
+language plpgsql immutable strict parallel safe
+as $$
+declare
+    path text := split_part(btrim(left(url, 8192), E' \t\n\r\f\v'), '#', 1);
+begin
+    if path like '%?%?token=%' and path ~ '^[^?]*/sign/[^?]*\?.*\?token=[^?]*$' then
+        path := regexp_replace(path, '\?token=[^?]*$', '');     -- Storage doesn't encode a ? in a name that it signs
+    else
+        path := split_part(path, '?', 1);
+    end if;
+    path := regexp_replace(path, '^([a-zA-Z][a-zA-Z0-9+.-]*:)?//[^/]*', '');
+    path := regexp_replace(path, '^/?(storage/v1/)?(((object|render/image)/(public|sign|authenticated)|object/info/(public|authenticated)|object/(info|upload/sign)|object|s3)/)?', '');
+    if position('%' in path) > 0 then
+        path := (
+            select string_agg(
+                case when piece[1] ~ '^%[2-7][0-9A-Fa-f]$' then chr(('x' || substr(piece[1], 2))::bit(8)::integer)
+                     else piece[1] end, '' order by place)
+            from regexp_matches(path, '%[2-7][0-9A-Fa-f]|[^%]+|%', 'g') with ordinality as pieces (piece, place));
+    end if;
+    return path;
+end $$;
+
+-- Does this text name one job, in the spelling that PostgreSQL itself writes?
+create or replace function storage_cleanup.is_plain_job_id(reference text) returns boolean
+language sql immutable strict parallel safe
+return reference ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$';
+
+-- Every UUID in a text, however it is spelt: other casing, braces, no hyphens, in an array, nested.
+create or replace function storage_cleanup.job_ids_in(reference text) returns uuid[]
+language plpgsql immutable strict parallel safe
+as $$
+begin
+    if reference ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' then
+        return array[reference::uuid];
+    end if;
+    return array(
+        select found[1]::uuid
+        from regexp_matches(reference, '[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}', 'g') as found
+        union
+        select found[1]::uuid
+        from regexp_matches(reference, '[0-9a-fA-F]{4}(?:-?[0-9a-fA-F]{4}){7}', 'g') as found);
+end $$;
+
+-- Hash, because a B-tree would refuse the application's row when a value is long; NULLs take no room in it.
+create index if not exists storage_cleanup_render_job_id on public.user_assets
+    using hash ((metadata ->> 'render_job_id'));
+-- Unusual spellings only: as good as empty.
+create index if not exists storage_cleanup_render_job_ids on public.user_assets
+    using gin (storage_cleanup.job_ids_in(metadata ->> 'render_job_id'))
+    where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id');
+create index if not exists storage_cleanup_object_key on public.render_jobs
+    using hash (storage_cleanup.object_key(output_url));
+
+-- An asset may point at a file by a path of its own as well.
+do $$
+declare
+    path_column text;
+begin
+    for path_column in
+        select column_name from information_schema.columns
+        where table_schema = 'public' and table_name = 'user_assets'
+          and data_type in ('text', 'character varying') and is_generated = 'NEVER'
+          and column_name ~* '(^|_)(url|uri|path|src|file|file_?name|key|object|location)s?$'
+    loop
+        insert into storage_cleanup.asset_path_column values (path_column) on conflict do nothing;
+        execute format('create index if not exists %I on public.user_assets using hash (storage_cleanup.object_key(%I))',
+                       left('storage_cleanup_path_' || path_column, 63), path_column);
+    end loop;
+end $$;
+
+-- The objects that a path of an asset may mean: it may come with its bucket, or without.
+create or replace function storage_cleanup.object_keys_of(path text) returns text[]
+language sql stable strict security definer set search_path = ''
+as $$
+    select array_agg(key)
+    from (select storage_cleanup.object_key(path) as key
+          union all
+          select id || '/' || storage_cleanup.object_key(path) from storage.buckets) as meanings
+$$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- 3  The guard. Whoever saves locks the job first (key share), whoever claims locks it first (for update): one of
+--    them waits, and then sees what the other did. A save that comes too late is an error, never a broken asset.
+
+create or replace function storage_cleanup.guard_save() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+declare
+    jobs    uuid[] := '{}';    -- the jobs that the asset names
+    objects text[] := '{}';    -- the objects that it points at by a path of its own
+    path    text;
+    taken   uuid;
+begin
+    if tg_op = 'INSERT' or new.metadata ->> 'render_job_id' is distinct from old.metadata ->> 'render_job_id' then
+        jobs := coalesce(storage_cleanup.job_ids_in(new.metadata ->> 'render_job_id'), '{}');
+    end if;
+    for i in 0 .. tg_nargs - 1 loop
+        path := to_jsonb(new) ->> tg_argv[i];
+        if tg_op = 'INSERT' or path is distinct from to_jsonb(old) ->> tg_argv[i] then
+            objects := objects || storage_cleanup.object_keys_of(path);
+        end if;
+    end loop;
+    if jobs = '{}' and objects = '{}' then
+        return new;
+    end if;
+
+    -- Waits for a claim that is being made, and keeps the next one from being made until this save has ended.
+    perform from public.render_jobs where id = any (jobs) order by id for key share;
+    if objects <> '{}' then
+        perform from public.render_jobs
+        where storage_cleanup.object_key(output_url) = any (objects) order by id for key share;
+    end if;
+
+    -- A statement of its own, so it sees what was committed while the lock was waited for. Above read committed it
+    -- would not; but a primary key does, and turns what can't be seen into a serialization failure.
+    if current_setting('transaction_isolation') <> 'read committed' then
+        insert into storage_cleanup.deletion (job_id) select unnest(jobs) on conflict do nothing;
+        delete from storage_cleanup.deletion where job_id = any (jobs) and run_id is null;
+    end if;
+    select job_id into taken from storage_cleanup.deletion
+    where job_id = any (jobs) and state not in ('released', 'restored')
+    limit 1;
+    if taken is null then
+        select deletion.job_id into taken
+        from storage_cleanup.deletion
+        where state in ('claimed', 'file_deleted')
+          and bucket_id || '/' || object_name = any (objects || array(
+              select storage_cleanup.object_key(output_url) from public.render_jobs where id = any (jobs)))
+        limit 1;
+    end if;
+    if taken is not null then
+        raise exception using
+            errcode = 'foreign_key_violation',
+            message = format('The output of render job %s can no longer be saved: it was not saved in time and is being removed.', taken),
+            hint = 'Render it again and save the new output.',
+            schema = 'public', table = 'user_assets', constraint = 'storage_cleanup_guard';
+    end if;
+    return new;
+end $$;
+
+do $$
+declare
+    path_columns text[] := array(select name from storage_cleanup.asset_path_column order by name);
+begin
+    execute format(
+        'create or replace trigger storage_cleanup_guard before insert or update of metadata%s on public.user_assets '
+        'for each row execute function storage_cleanup.guard_save(%s)',
+        (select string_agg(format(', %I', name), '') from unnest(path_columns) as name),
+        (select string_agg(quote_literal(name), ', ') from unnest(path_columns) as name));
+end $$;
+-- Always: a replication or restore session must not save past the guard either.
+alter table public.user_assets enable always trigger storage_cleanup_guard;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- 4  The candidates. Kept by triggers, so that a cycle costs what is new and not what has been.
+
+create or replace function storage_cleanup.has_file(output_url text) returns boolean
+language sql immutable parallel safe
+return coalesce(btrim(output_url), '') <> '';
+
+-- A render completes: it is worth a look once it is old enough.
+create or replace function storage_cleanup.track_render() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    if new.output_url is not null and (tg_op = 'INSERT' or new.output_url is distinct from old.output_url) then
+        -- A claim covers all jobs of its object. This one joins them, so it waits for a claim and holds off the next.
+        perform from public.render_jobs
+        where storage_cleanup.object_key(output_url) = storage_cleanup.object_key(new.output_url) and id <> new.id
+        order by id for key share;
+    end if;
+    if new.status = 'completed' then
+        insert into storage_cleanup.candidate (job_id, since, has_file)
+        values (new.id, coalesce(new.created_at, now()), storage_cleanup.has_file(new.output_url))
+        on conflict (job_id) do update
+            set since = excluded.since, has_file = excluded.has_file, reason = null;
+    end if;
+    return null;
+end $$;
+
+create or replace trigger storage_cleanup_track_render
+    after insert or update of status, output_url, created_at on public.render_jobs
+    for each row execute function storage_cleanup.track_render();
+
+-- An asset is deleted, or names another job: the job that it named is worth a look again.
+create or replace function storage_cleanup.track_unsave() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    insert into storage_cleanup.candidate (job_id, since, has_file)
+    select id, coalesce(created_at, now()), storage_cleanup.has_file(output_url)
+    from public.render_jobs
+    where id = any (storage_cleanup.job_ids_in(old.metadata ->> 'render_job_id')) and status = 'completed'
+    on conflict do nothing;
+    return null;
+end $$;
+
+create or replace trigger storage_cleanup_track_delete after delete on public.user_assets
+    for each row when (old.metadata ->> 'render_job_id' is not null)
+    execute function storage_cleanup.track_unsave();
+create or replace trigger storage_cleanup_track_update after update of metadata on public.user_assets
+    for each row when (old.metadata ->> 'render_job_id' is distinct from new.metadata ->> 'render_job_id')
+    execute function storage_cleanup.track_unsave();
+
+-- Which of these jobs are saved? The only definition of it.
+create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid
+language sql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+    select job from unnest(jobs) as job
+    where exists (select from public.user_assets where metadata ->> 'render_job_id' = job::text)
+    union
+    select unnest(storage_cleanup.job_ids_in(metadata ->> 'render_job_id')) from public.user_assets
+    where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id')
+      and storage_cleanup.job_ids_in(metadata ->> 'render_job_id') && jobs
+$$;
+
+-- Which of these objects does an asset point at by a path of its own?
+create or replace function storage_cleanup.on_assets(keys text[]) returns setof text
+language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+declare
+    path_column text;
+begin
+    for path_column in select name from storage_cleanup.asset_path_column loop
+        return query execute format(
+            'select key from unnest($1) as key where exists (select from public.user_assets '
+            'where storage_cleanup.object_key(%1$I) in (key, substr(key, position(''/'' in key) + 1)))', path_column)
+        using keys;
+    end loop;
+end $$;
+
+-- Finds what the triggers missed (they were off, or a table was truncated) by reading everything: once a day, not a cycle.
+create or replace function storage_cleanup.reconcile() returns bigint
+language plpgsql security definer set search_path = ''
+as $$
+declare
+    found bigint;
+begin
+    perform storage_cleanup.assert_trust();
+    insert into storage_cleanup.candidate (job_id, since, has_file)
+    select id, coalesce(created_at, now()), storage_cleanup.has_file(output_url)
+    from public.render_jobs as job
+    where status = 'completed'
+      and not exists (select from public.user_assets where metadata ->> 'render_job_id' = job.id::text)
+      and not exists (select from storage_cleanup.candidate where job_id = job.id)
+      and not exists (select from storage_cleanup.deletion
+                      where job_id = job.id and state not in ('released', 'restored'))
+    on conflict do nothing;
+    get diagnostics found = row_count;
+    return found;
+end $$;
+
+create or replace function storage_cleanup.reconcile_if_due() returns bigint
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    update storage_cleanup.reconciliation set last_at = clock_timestamp() where last_at < now() - interval '1 day';
+    return case when found then storage_cleanup.reconcile() end;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- 5  Trust. Everything here must hold before anything is claimed, and is asserted again in every claim.
+
+-- One sentence a reason why nothing may be deleted; no row when all is well.
+create or replace function storage_cleanup.distrust() returns setof text
+language sql stable security definer set search_path = ''
+as $$
+    select format('role %s is subject to row-level security on %s: what it can''t see would look unsaved or gone', current_user, blind)
+    from unnest(array['storage.objects', 'public.user_assets', 'public.render_jobs']) as blind
+    where row_security_active(blind)
+    union all
+    select 'the guard trigger storage_cleanup_guard on public.user_assets is missing, disabled or altered: run database/install.sql'
+    where not exists (
+        select from pg_trigger
+        where tgrelid = 'public.user_assets'::regclass and tgname = 'storage_cleanup_guard'
+          and tgfoid = 'storage_cleanup.guard_save'::regproc
+          and tgtype = 1 + 2 + 4 + 16        -- for each row, before, insert, update
+          and tgenabled = 'A' and tgqual is null)
+    union all
+    select 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
+    where not exists (select from pg_index
+                      where indexrelid = to_regclass('public.storage_cleanup_render_job_id') and indisvalid)
+    union all
+    select 'the database is a read-only replica: use the primary''s address in database/url'
+    where pg_is_in_recovery()
+$$;
+
+create or replace function storage_cleanup.assert_trust() returns void
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    reasons text := (select string_agg(reason, '; ') from storage_cleanup.distrust() as reason);
+begin
+    if reasons is not null then
+        raise exception using errcode = 'object_not_in_prerequisite_state', message = reasons;
+    end if;
+end $$;
+
+-- The buckets as the database knows them, to be compared with what the Storage server answers.
+create or replace function storage_cleanup.buckets() returns table (id text, created_at timestamptz)
+language sql stable security definer set search_path = ''
+as $$ select id, created_at from storage.buckets $$;
+
+-- The reference set, counted now: every asset that names a job.
+create or replace function storage_cleanup.count_saved() returns bigint
+language sql stable security definer set search_path = ''
+as $$ select count(*) from public.user_assets where metadata ->> 'render_job_id' is not null $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- 6  One cycle
+
+-- Opens a run. Runs that died are closed first, and candidates are looked at again when more may be touched than before.
+create or replace function storage_cleanup.start_run(
+    this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb, override_of uuid) returns void
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    update storage_cleanup.run as dead
+    set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish"}'
+    where dead.status = 'running' and not storage_cleanup.is_alive(dead);
+
+    if start_run.scope is distinct from (
+        select last.scope from storage_cleanup.run as last where not last.dry_run order by last.started_at desc limit 1) then
+        update storage_cleanup.candidate
+        set since = coalesce(created_at, since), reason = null
+        from public.render_jobs where id = job_id and reason <> 'stuck';
+    end if;
+
+    insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of)
+    values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of);
+end $$;
+
+-- Is the run's process still at work? Its connection tells at once; behind a pooler, its last sign of life within two minutes.
+create or replace function storage_cleanup.is_alive(run storage_cleanup.run) returns boolean
+language sql stable security definer set search_path = ''
+as $$
+    select (run).status = 'running'
+       and (run).heartbeat_at > clock_timestamp() - interval '2 minutes'
+       and exists (select from pg_stat_activity
+                   where pid = (run).backend_pid and coalesce(backend_start <= (run).started_at, true))
+$$;
+
+-- The next page of candidates in order of age, after the last one of the page before. With a plan: its jobs, in order of id.
+create or replace function storage_cleanup.due(
+    with_file boolean, max_age interval, after_since timestamptz, after_job uuid, page_size integer, plan uuid)
+returns table (job_id uuid, since timestamptz, output_url text, gone boolean)
+language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+begin
+    if plan is not null then
+        return query
+        select page.job_id, '-infinity'::timestamptz, job.output_url, job.id is null
+        from storage_cleanup.plan_job as page
+        left join public.render_jobs as job on job.id = page.job_id
+        where run_id = plan and page.job_id > after_job
+          and (job.id is null or storage_cleanup.has_file(job.output_url) = with_file)
+        order by page.job_id limit page_size;
+        return;
+    end if;
+    return query
+    select page.job_id, page.since, job.output_url, job.id is null
+    from (select candidate.job_id, candidate.since from storage_cleanup.candidate
+          where has_file = with_file and candidate.since < now() - max_age
+            and (candidate.since, candidate.job_id) > (after_since, after_job)
+          order by candidate.since, candidate.job_id limit page_size) as page
+    left join public.render_jobs as job on job.id = page.job_id
+    order by page.since, page.job_id;
+end $$;
+
+-- Remembers why candidates were kept, so that the next cycle need not look at them again.
+-- What has been decided for good leaves; what may change waits an hour; what was only busy stays where it is.
+create or replace function storage_cleanup.park(jobs uuid[], reasons text[], max_age interval) returns void
+language sql security definer set search_path = ''
+as $$
+    with verdict as (select * from unnest(jobs, reasons) as verdict (job_id, reason)),
+    gone as (
+        delete from storage_cleanup.candidate
+        where job_id in (
+            select job_id from storage_cleanup.candidate join verdict using (job_id)
+            where verdict.reason in ('claimed', 'already_missing', 'saved', 'job_gone', 'job_not_completed', 'already_claimed')
+            for update of candidate skip locked)
+    )
+    update storage_cleanup.candidate
+    set since = now() + interval '1 hour' - max_age, reason = verdict.reason
+    from verdict
+    where candidate.job_id = verdict.job_id
+      and candidate.job_id in (
+          select job_id from storage_cleanup.candidate join verdict using (job_id)
+          where verdict.reason not in ('claimed', 'already_missing', 'saved', 'job_gone', 'job_not_completed', 'already_claimed',
+                                       'locked', 'job_changed', 'not_in_plan')
+          for update of candidate skip locked)
+$$;
+
+-- Claims what may go of these jobs (and of all others that point at the same objects), and says why the rest is kept.
+--
+-- outcome 'claimed': the file may be removed now, and the job can't be saved any more; 'already_missing': there is no
+-- such file; anything else is the reason to keep it. A dry run does all of this, and writes only its plan.
+create or replace function storage_cleanup.claim(
+    this_run uuid, jobs uuid[], keys text[], max_age interval, dry_run boolean, plan uuid)
+returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint)
+language plpgsql security definer set search_path = '' set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    locked    uuid[];
+    saved     uuid[];
+    on_assets text[];
+begin
+    perform storage_cleanup.assert_trust();
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'claims are made at read committed, or the second look would see no more than the first';
+    end if;
+    update storage_cleanup.run set heartbeat_at = clock_timestamp() where id = this_run;
+
+    -- First the locks …
+    locked := array(
+        select job.id
+        from (select distinct unnest(keys) as key) as wanted
+        join public.render_jobs as job on storage_cleanup.object_key(job.output_url) = wanted.key
+        order by job.id
+        for update of job skip locked);
+    -- … and only then, in statements of their own, a look at who saved.
+    saved := array(select storage_cleanup.saved_among(locked));
+    on_assets := array(select storage_cleanup.on_assets(keys));
+
+    return query
+    with object as (
+        select wanted.key, split_part(wanted.key, '/', 1) as bucket, substr(wanted.key, position('/' in wanted.key) + 1) as name,
+               stored.id is not null as present,
+               greatest(stored.created_at, stored.updated_at) as touched_at,
+               coalesce((stored.metadata ->> 'size')::bigint, 0) as size
+        from (select distinct unnest(keys) as key) as wanted
+        left join storage.objects as stored
+            on stored.bucket_id = split_part(wanted.key, '/', 1)
+           and stored.name = substr(wanted.key, position('/' in wanted.key) + 1)
+    ),
+    holder as (     -- every job that points at one of the objects
+        select job.id, object.key, to_jsonb(job) as job, case
+            when lock.id is null then 'locked'
+            when save.id is not null then 'saved'
+            when job.status is distinct from 'completed' then 'job_not_completed'
+            when (job.created_at < now() - max_age) is not true then 'job_too_young'
+            when ledger.state not in ('released', 'restored') then 'already_claimed'
+            when plan is not null and planned.job_id is null then 'not_in_plan'
+            end as own_reason
+        from object
+        join public.render_jobs as job on storage_cleanup.object_key(job.output_url) = object.key
+        left join unnest(locked) as lock (id) on lock.id = job.id
+        left join unnest(saved) as save (id) on save.id = job.id
+        left join storage_cleanup.deletion as ledger on ledger.job_id = job.id
+        left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = job.id
+    ),
+    decided as (
+        select holder.id, holder.job, object.*, coalesce(own_reason, case
+            when bool_or(own_reason = 'locked') over same_object then 'locked'
+            when bool_or(own_reason <> 'already_claimed') over same_object then 'shared_with_kept_job'
+            when touched_at >= now() - max_age then 'file_too_young'
+            when object.key = any (on_assets) then 'asset_points_at_file'
+            when present then 'claimed'
+            else 'already_missing' end) as outcome
+        from holder join object using (key)
+        window same_object as (partition by holder.key)
+    ),
+    ledgered as (
+        insert into storage_cleanup.deletion as ledger (job_id, run_id, state, bucket_id, object_name, bytes, job)
+        select id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end, bucket, name, size, decided.job
+        from decided where outcome in ('claimed', 'already_missing') and not dry_run
+        on conflict (job_id) do update
+            set run_id = excluded.run_id, state = excluded.state, bucket_id = excluded.bucket_id,
+                object_name = excluded.object_name, bytes = excluded.bytes, job = excluded.job,
+                attempts = 0, last_error = null, attempted_at = null,
+                claimed_at = clock_timestamp(), updated_at = clock_timestamp()
+            where ledger.state in ('released', 'restored')
+        returning ledger.job_id
+    ),
+    planned as (
+        insert into storage_cleanup.plan_job (run_id, job_id)
+        select this_run, id from decided where outcome in ('claimed', 'already_missing') and dry_run
+        on conflict do nothing
+    ),
+    parked as (
+        select storage_cleanup.park(array_agg(id), array_agg(outcome), max_age) from decided where not dry_run
+    )
+    select id, decided.outcome, bucket, name, size
+    from decided cross join (select count(*) from parked) as noted
+    where id = any (jobs) or decided.outcome in ('claimed', 'already_missing')
+    union all
+    select asked, 'job_changed', null, null, 0      -- its URL isn't what it was when the page was read
+    from unnest(jobs) as asked
+    where not exists (select from decided where id = asked);
+end $$;
+
+-- Takes over the claims of runs that have ended or died. Removing a file twice is harmless, so they are simply finished;
+-- but a claim that failed five times is given up, once no request for it can still be under way.
+create or replace function storage_cleanup.adopt(this_run uuid, batch_size integer)
+returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint)
+language plpgsql security definer set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    adopted uuid[];
+    saved   uuid[];
+begin
+    perform storage_cleanup.assert_trust();
+    update storage_cleanup.run set heartbeat_at = clock_timestamp() where id = this_run;
+    adopted := array(
+        select deletion.job_id from storage_cleanup.deletion
+        left join storage_cleanup.run as owner on owner.id = deletion.run_id
+        where state = 'claimed' and run_id <> this_run
+          and (owner.id is null or not storage_cleanup.is_alive(owner))
+          and (attempts < 5 or attempted_at < clock_timestamp() - interval '15 minutes')
+        order by deletion.job_id limit batch_size
+        for update of deletion skip locked);
+    -- The guard lets no save pass while a claim stands; if one did (the guard was off), the file stays.
+    saved := array(select storage_cleanup.saved_among(adopted));
+    perform storage_cleanup.release(saved, 'saved');
+    return query
+    with given_up as (
+        select deletion.job_id from storage_cleanup.deletion
+        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved) and attempts >= 5
+    ),
+    released as (
+        select storage_cleanup.release(array_agg(job_id), 'stuck') from given_up
+    ),
+    resumed as (
+        update storage_cleanup.deletion set run_id = this_run, updated_at = clock_timestamp()
+        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved)
+          and deletion.job_id not in (select job_id from given_up)
+        returning deletion.job_id, deletion.bucket_id, deletion.object_name, deletion.bytes
+    )
+    select job_id, 'claimed', bucket_id, object_name, bytes from resumed
+    union all
+    select job_id, 'stuck', null, null, 0 from given_up cross join (select count(*) from released) as done
+    union all
+    select job, 'saved', null, null, 0 from unnest(saved) as job;
+end $$;
+
+-- Gives claims back: the job can be saved again, and is looked at again later. Only for claims whose removal was never
+-- asked for, or so long ago that no request can still be under way.
+create or replace function storage_cleanup.release(jobs uuid[], reason text) returns void
+language sql security definer set search_path = ''
+as $$
+    with released as (
+        update storage_cleanup.deletion
+        set state = 'released', last_error = coalesce(last_error, release.reason), updated_at = clock_timestamp()
+        where job_id = any (jobs) and state in ('claimed', 'file_deleted')
+        returning job_id
+    )
+    insert into storage_cleanup.candidate (job_id, since, has_file, reason)
+    select id, case release.reason when 'stuck' then now() + interval '1 day' when 'row_protected' then now()
+                    else coalesce(created_at, now()) end,
+           storage_cleanup.has_file(output_url), release.reason
+    from released join public.render_jobs on id = job_id
+    on conflict do nothing
+$$;
+
+-- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which.
+create or replace function storage_cleanup.settle(this_run uuid, jobs uuid[], error text)
+returns table (job_id uuid, gone boolean)
+language plpgsql security definer set search_path = '' set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+    perform storage_cleanup.assert_trust();
+    update storage_cleanup.run set heartbeat_at = clock_timestamp() where id = this_run;
+    return query
+    with checked as (
+        select claim.job_id, stored.id is null as gone
+        from unnest(jobs) as asked (job_id)
+        join storage_cleanup.deletion as claim on claim.job_id = asked.job_id and claim.state = 'claimed'
+        left join storage.objects as stored on stored.bucket_id = claim.bucket_id and stored.name = claim.object_name
+    )
+    update storage_cleanup.deletion
+    set state = case when gone then 'file_deleted' else 'claimed' end,
+        attempts = attempts + 1, attempted_at = clock_timestamp(), updated_at = clock_timestamp(),
+        last_error = case when not gone then coalesce(error, 'Storage answered, but the object is still there') end
+    from checked
+    where deletion.job_id = checked.job_id and deletion.state = 'claimed'
+    returning deletion.job_id, gone;
+end $$;
+
+-- Deletes the rows of jobs whose file is known to be gone. One that can't go (a foreign key, a trigger) is reported and
+-- stays, and the others still go.
+create or replace function storage_cleanup.delete_rows(this_run uuid, batch_size integer, after_job uuid, dry_run boolean)
+returns table (job_id uuid, outcome text, detail text)
+language plpgsql security definer set search_path = '' set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    batch   uuid[];
+    saved   uuid[];
+    kept    uuid[];
+    locked  uuid[];
+    removed uuid[];
+    refused uuid[] := '{}';
+    one     uuid;
+begin
+    perform storage_cleanup.assert_trust();
+    update storage_cleanup.run set heartbeat_at = clock_timestamp() where id = this_run;
+    batch := array(
+        select deletion.job_id from storage_cleanup.deletion
+        where state = 'file_deleted' and deletion.job_id > after_job
+          and (attempts < 3 or updated_at < now() - interval '1 hour')     -- one that keeps failing is not asked every time
+        order by deletion.job_id limit batch_size
+        for update skip locked);
+    if dry_run then
+        return query select unnest(batch), 'deleted', null::text;
+        return;
+    end if;
+    locked := array(select id from public.render_jobs where id = any (batch) order by id for update skip locked);
+
+    -- Neither can happen while the guard stands; if it does, a row that somebody needs is worth more than order.
+    saved := array(select storage_cleanup.saved_among(batch));
+    kept := array(
+        select deletion.job_id from storage_cleanup.deletion
+        join storage.objects as stored on stored.bucket_id = deletion.bucket_id and stored.name = deletion.object_name
+        where deletion.job_id = any (batch));
+    perform storage_cleanup.release(saved || kept, 'saved or uploaded again');
+    locked := array(select unnest(locked) except select unnest(saved || kept));
+
+    begin
+        with gone as (delete from public.render_jobs where id = any (locked) returning id)
+        select coalesce(array_agg(id), '{}') into removed from gone;
+        set constraints all immediate;      -- a deferred foreign key must speak here, not at commit
+    exception when others then              -- one row is in the way: find it, let the others go
+        removed := '{}';
+        foreach one in array locked loop
+            begin
+                delete from public.render_jobs where id = one;
+                set constraints all immediate;
+                removed := removed || one;
+            exception when others then
+                update storage_cleanup.deletion
+                set attempts = attempts + 1, last_error = sqlerrm, updated_at = clock_timestamp()
+                where deletion.job_id = one;
+                refused := refused || one;
+                return query select one, case when sqlstate in ('23503', '23001') then 'foreign_key' else 'refused' end, sqlerrm;
+            end;
+        end loop;
+        -- A job that never had a file has lost nothing: it can be saved again.
+        perform storage_cleanup.release(array(
+            select deletion.job_id from storage_cleanup.deletion
+            where deletion.job_id = any (refused) and object_name is null), 'row_protected');
+    end;
+    return query
+    with missing as (
+        select job from unnest(batch) as job
+        where job <> all (saved || kept || locked) and not exists (select from public.render_jobs where id = job)
+    ),
+    finished as (
+        update storage_cleanup.deletion
+        set state = 'done', last_error = null, updated_at = clock_timestamp()
+        where deletion.job_id = any (removed) or deletion.job_id in (select job from missing)
+        returning deletion.job_id
+    )
+    select job_id, case when job_id = any (removed) then 'deleted' else 'already_missing' end, null from finished
+    union all
+    select job, 'locked', null from unnest(batch) as job
+    where job <> all (saved || kept || locked) and job not in (select job from missing)
+    union all
+    select job, 'saved', null from unnest(saved) as job
+    union all
+    select job, 'file_came_back', null from unnest(kept) as job where job <> all (saved);
+end $$;
+
+-- Claims old, unsaved, completed jobs that never had a file. There is nothing to remove, so delete_rows may follow at once.
+create or replace function storage_cleanup.claim_fileless(
+    this_run uuid, jobs uuid[], max_age interval, dry_run boolean, plan uuid)
+returns table (job_id uuid, outcome text, detail text)
+language plpgsql security definer set search_path = '' set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    locked  uuid[];
+    saved   uuid[];
+    going   uuid[];
+begin
+    perform storage_cleanup.assert_trust();
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'claims are made at read committed, or the second look would see no more than the first';
+    end if;
+    update storage_cleanup.run set heartbeat_at = clock_timestamp() where id = this_run;
+    locked := array(select id from public.render_jobs where id = any (jobs) order by id for update skip locked);
+    saved := array(select storage_cleanup.saved_among(locked));
+    going := array(
+        select id from public.render_jobs
+        where id = any (locked) and id <> all (saved) and status = 'completed' and created_at < now() - max_age
+          and not storage_cleanup.has_file(output_url)
+          and (plan is null or id in (select planned.job_id from storage_cleanup.plan_job as planned where run_id = plan)));
+    if dry_run then
+        insert into storage_cleanup.plan_job (run_id, job_id) select this_run, unnest(going) on conflict do nothing;
+    else
+        insert into storage_cleanup.deletion as ledger (job_id, run_id, state, job)
+        select id, this_run, 'file_deleted', to_jsonb(job) from public.render_jobs as job where id = any (going)
+        on conflict (job_id) do update
+            set run_id = excluded.run_id, state = 'file_deleted', job = excluded.job,
+                bucket_id = null, object_name = null, bytes = 0, attempts = 0, last_error = null,
+                claimed_at = clock_timestamp(), updated_at = clock_timestamp()
+            where ledger.state in ('released', 'restored');
+    end if;
+    return query
+    with verdict as (
+        select asked.id, case
+            when asked.id = any (saved) then 'saved'
+            when job.id is null then 'job_gone'
+            when asked.id <> all (locked) then 'locked'
+            when job.status is distinct from 'completed' then 'job_not_completed'
+            when storage_cleanup.has_file(job.output_url) then 'job_changed'
+            when (job.created_at < now() - max_age) is not true then 'job_too_young'
+            else 'not_in_plan' end as reason
+        from unnest(jobs) as asked (id) left join public.render_jobs as job on job.id = asked.id
+        where asked.id <> all (going)
+    ),
+    parked as (
+        select storage_cleanup.park(array_agg(id) || going, array_agg(reason) || array_fill('claimed'::text, array[cardinality(going)]), max_age)
+        from verdict where not dry_run
+    )
+    select id, reason, null from verdict cross join (select count(*) from parked) as noted
+    union all
+    select unnest(going), 'claimed', null;
+end $$;
+
+-- How many candidates are past the age, and how many claims are unfinished.
+create or replace function storage_cleanup.remaining(max_age interval) returns bigint
+language sql stable security definer set search_path = ''
+as $$
+    select (select count(*) from storage_cleanup.candidate where has_file and since < now() - max_age)
+         + (select count(*) from storage_cleanup.candidate where not has_file and since < now() - max_age)
+         + (select count(*) from storage_cleanup.deletion where state in ('claimed', 'file_deleted'))
+$$;
+
+-- Closes a run. saved_assets is kept only by runs that were judged, and becomes what the next one is judged by.
+create or replace function storage_cleanup.finish_run(this_run uuid, status text, summary jsonb, saved_assets bigint) returns void
+language sql security definer set search_path = ''
+as $$
+    update storage_cleanup.run
+    set status = finish_run.status, summary = finish_run.summary, saved_assets = finish_run.saved_assets,
+        finished_at = clock_timestamp(), heartbeat_at = clock_timestamp()
+    where id = finish_run.this_run
+$$;
+
+-- Forgets what is finished and older than `keep`, a slice at a time, and plans that can't be used any more.
+create or replace function storage_cleanup.prune(keep interval) returns void
+language sql security definer set search_path = ''
+as $$
+    delete from storage_cleanup.deletion where job_id in (
+        select job_id from storage_cleanup.deletion
+        where state in ('done', 'released', 'purged', 'restored') and updated_at < now() - keep
+        order by updated_at limit 10000 for update skip locked);
+    delete from storage_cleanup.run where status <> 'running' and started_at < now() - keep;
+    delete from storage_cleanup.plan_job where run_id in (
+        select id from storage_cleanup.run where dry_run and started_at < now() - interval '2 days');
+$$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- 7  The worker: may call the functions above that a cycle needs, and read its own tables. Give it a password with
+--        alter role storage_cleanup_worker login password '…';
+
+do $$
+begin
+    if not exists (select from pg_roles where rolname = 'storage_cleanup_worker') then
+        create role storage_cleanup_worker nologin noinherit;
+    end if;
+end $$;
+
+revoke all on all tables in schema storage_cleanup from public;
+revoke all on all functions in schema storage_cleanup from public;
+grant execute on function
+    storage_cleanup.object_key(text), storage_cleanup.is_plain_job_id(text),
+    storage_cleanup.job_ids_in(text), storage_cleanup.has_file(text)
+    to public;      -- indexes on the application's tables call them
+
+grant usage on schema storage_cleanup to storage_cleanup_worker;
+grant select on storage_cleanup.run, storage_cleanup.deletion, storage_cleanup.candidate, storage_cleanup.plan_job
+    to storage_cleanup_worker;
+grant execute on function
+    storage_cleanup.schema_version(), storage_cleanup.distrust(), storage_cleanup.buckets(), storage_cleanup.count_saved(),
+    storage_cleanup.start_run(uuid, text, boolean, jsonb, jsonb, uuid),
+    storage_cleanup.due(boolean, interval, timestamptz, uuid, integer, uuid),
+    storage_cleanup.park(uuid[], text[], interval),
+    storage_cleanup.claim(uuid, uuid[], text[], interval, boolean, uuid),
+    storage_cleanup.adopt(uuid, integer), storage_cleanup.settle(uuid, uuid[], text), storage_cleanup.release(uuid[], text),
+    storage_cleanup.delete_rows(uuid, integer, uuid, boolean),
+    storage_cleanup.claim_fileless(uuid, uuid[], interval, boolean, uuid),
+    storage_cleanup.remaining(interval), storage_cleanup.reconcile_if_due(), storage_cleanup.prune(interval),
+    storage_cleanup.finish_run(uuid, text, jsonb, bigint)
+    to storage_cleanup_worker;
+
+-- What is there already, and what the triggers missed while they were away.
+select storage_cleanup.reconcile();
+
+commit;

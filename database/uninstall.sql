@@ -1,0 +1,36 @@
+-- Takes back everything that install.sql made, and leaves the application's tables as they were.
+-- Run it as the role that ran install.sql, after the schedule has been switched off. Ledger and history go with it.
+
+begin;
+set local lock_timeout = '10s';
+set local client_min_messages = warning;
+
+do $$
+declare
+    leftover record;
+begin
+    for leftover in        -- triggers and indexes on the application's tables
+        select format('drop trigger if exists %I on %s', tgname, tgrelid::regclass) as command
+        from pg_trigger
+        where not tgisinternal and tgname like 'storage\_cleanup\_%'
+          and tgrelid in (to_regclass('public.user_assets'), to_regclass('public.render_jobs'))
+        union all
+        select format('drop index if exists %s', indexrelid::regclass)
+        from pg_index join pg_class on pg_class.oid = indexrelid
+        where relname like 'storage\_cleanup\_%'
+          and indrelid in (to_regclass('public.user_assets'), to_regclass('public.render_jobs'))
+    loop
+        execute leftover.command;
+    end loop;
+end $$;
+
+drop schema if exists storage_cleanup cascade;
+
+do $$
+begin
+    drop role if exists storage_cleanup_worker;
+exception when dependent_objects_still_exist then
+    raise warning 'role storage_cleanup_worker stays: something outside Storage Cleanup was granted to it';
+end $$;
+
+commit;

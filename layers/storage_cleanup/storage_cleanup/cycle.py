@@ -1,0 +1,331 @@
+"""One cleanup cycle: the phases in order, each isolated from the others' failure, recorded as a run."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from storage_cleanup.breaker import FailureBreaker, judge_reference_set
+from storage_cleanup.database import Backlog, Bucket, Database, Plan
+from storage_cleanup.errors import BreakerOpenError, RequestError, StorageCleanupError, UnsafeError
+from storage_cleanup.object_store import ObjectStore
+from storage_cleanup.phases.render_jobs import clean_render_jobs
+from storage_cleanup.phases.storage_files import Order, clean_storage_files
+from storage_cleanup.phases.temp_files import clean_temp_files
+from storage_cleanup.request import RunOptions
+from storage_cleanup.result import Phase, PhaseResult, RunResult, Status
+from storage_cleanup.settings import Settings
+from storage_cleanup.storage_url import Refusal, StorageObject, parse_storage_url
+from storage_cleanup.watch import Pace, Watch
+
+_log = logging.getLogger(__name__)
+_KEEP_HISTORY = timedelta(days=90)
+_SHORTEST_RECONCILIATION, _LONGEST_RECONCILIATION = timedelta(seconds=10), timedelta(minutes=5)
+
+
+def run_cycle(
+    settings: Settings,
+    options: RunOptions,
+    *,
+    database: Database,
+    store: ObjectStore,
+    watch: Watch,
+    now: Callable[[], float] = time.time,
+) -> RunResult:
+    """Run the phases that the options name, within the time that the watch allows.
+
+    Parameters
+    ----------
+    settings, options
+        What may be done, and what this run was asked to do.
+    database, store
+        PostgreSQL and Supabase Storage of one project.
+    watch
+        Time left and kill switch.
+    now
+        Unix seconds, for temporary files; everything else is judged by the database's clock.
+
+    Raises
+    ------
+    RequestError
+        The override doesn't name a plan that may still be carried out.
+    """
+    run = _Run(settings, options, database, store, watch, now)
+    if not settings.enabled:
+        return run.skipped("the parameter enabled is false")
+    return run.execute()
+
+
+@dataclass
+class _Run:
+    settings: Settings
+    options: RunOptions
+    database: Database
+    store: ObjectStore
+    watch: Watch
+    now: Callable[[], float]
+    id: UUID = field(default_factory=uuid4)
+    results: dict[Phase, PhaseResult] = field(default_factory=dict)
+    saved_assets: int | None = None
+    breaker_reason: str | None = None
+    backlog: Backlog | None = None
+    _recorded: bool = False
+
+    def skipped(self, why: str) -> RunResult:
+        _log.warning("Cleanup cycle skipped: %s", why)
+        return self._result(Status.SKIPPED, time.monotonic(), why)
+
+    def execute(self) -> RunResult:
+        started = time.monotonic()
+        _log.info(
+            "Starting comprehensive cleanup cycle",
+            extra={"run_id": str(self.id), "dry_run": self.options.dry_run, "profile": self.settings.profile.value},
+        )
+        if Phase.TEMP_FILES in self.options.phases:
+            self.results[Phase.TEMP_FILES] = self._temp_files()
+        if self.options.phases & {Phase.STORAGE_FILES, Phase.RENDER_JOBS}:
+            self._with_database()
+        result = self._result(self._status(), started, self._message())
+        self._close(result)
+        _log.info("Comprehensive cleanup cycle completed", extra={"result": result.as_dict()})
+        return result
+
+    # -- the phases ------------------------------------------------------------------------------------------------
+
+    def _temp_files(self) -> PhaseResult:
+        started = time.monotonic()
+        try:
+            result = clean_temp_files(
+                self.settings.temp_directories,
+                self.settings.temp_prefixes,
+                self.options.max_age,
+                now=self.now(),
+                budget=self.options.max_deletions,
+                dry_run=self.options.dry_run,
+                stop=self.watch.stop_reason,
+            )
+        except OSError as error:
+            _log.exception("Phase temp_files failed")
+            result = PhaseResult(error=str(error))
+        result.seconds = time.monotonic() - started
+        return result
+
+    def _with_database(self) -> None:
+        phases = [phase for phase in (Phase.STORAGE_FILES, Phase.RENDER_JOBS) if phase in self.options.phases]
+        try:
+            self._open()
+        except RequestError:
+            raise
+        except StorageCleanupError as error:
+            _log.error("Nothing was deleted: %s", error, extra={"error": str(error)})
+            self.results.update({phase: PhaseResult(error=str(error)) for phase in phases})
+            return
+        if Phase.STORAGE_FILES in phases:
+            self.results[Phase.STORAGE_FILES] = self._storage_files()
+        if Phase.RENDER_JOBS in phases:
+            self.results[Phase.RENDER_JOBS] = self._render_jobs()
+
+    def _open(self) -> None:
+        """Prove that deleting is safe, then open the run."""
+        self.database.assert_trust()
+        assert_same_project(self.store.buckets(), self.database.buckets(), self.settings.buckets)
+        if self.options.override:
+            plan = self.database.plan(UUID(self.options.override))
+            assert_plan(plan, self._plan_options(), self._scope())
+        self.database.start_run(
+            self.id,
+            trigger=self.options.trigger.value,
+            dry_run=self.options.dry_run,
+            options=self._plan_options(),
+            scope=self._scope(),
+            override_of=self._plan_id(),
+        )
+        self._recorded = True
+
+    def _storage_files(self) -> PhaseResult:
+        pace, breaker = Pace(), FailureBreaker(self.settings.max_failure_percent)
+        self.store.on_pushback = pace.slow_down
+        result = clean_storage_files(
+            self._order(),
+            database=self.database,
+            store=self.store,
+            parse=self._parse,
+            assert_reference_set=self._assert_reference_set,
+            breaker=breaker,
+            pace=pace,
+            stop=self.watch.stop_reason,
+        )
+        self.breaker_reason = self.breaker_reason or breaker.reason
+        if self.options.dry_run:
+            _log.info("Dry run: %d orphaned Supabase files would be removed", result.would_delete)
+        else:
+            _log.info("Successfully deleted %d orphaned files", result.deleted, extra={"bytes": result.bytes})
+        return result
+
+    def _render_jobs(self) -> PhaseResult:
+        if self.breaker_reason:
+            return PhaseResult(error=str(BreakerOpenError(self.breaker_reason)))
+        result = clean_render_jobs(
+            self._order(),
+            database=self.database,
+            assert_reference_set=self._assert_reference_set,
+            stop=self.watch.stop_reason,
+        )
+        if self.options.dry_run:
+            # In a real run the rows of the files that are planned above would follow them.
+            followers = self.results.get(Phase.STORAGE_FILES, PhaseResult()).skipped["dry_run"]
+            result.would_delete += followers
+            result.skipped["dry_run"] += followers
+            _log.info("Dry run: %d orphaned render job records would be removed", result.would_delete)
+        else:
+            _log.info("Successfully deleted %d orphaned render job records", result.deleted)
+        return result
+
+    def _order(self) -> Order:
+        used = sum(result.deleted + result.would_delete + result.failed.total() for result in self.results.values())
+        return Order(
+            run=self.id,
+            max_age=self.options.max_age,
+            budget=max(0, self.options.max_deletions - used),
+            dry_run=self.options.dry_run,
+            plan=self._plan_id(),
+        )
+
+    def _parse(self, url: str | None) -> StorageObject | Refusal:
+        return parse_storage_url(url, origin=self.settings.supabase_url, buckets=self.settings.buckets)
+
+    def _assert_reference_set(self) -> None:
+        """Judge the set of saved assets by a count of this moment, once a run and only when there is work."""
+        if self.saved_assets is not None:
+            return
+        before = self.database.last_saved_count()
+        self.saved_assets = self.database.saved_count()
+        reason = judge_reference_set(self.saved_assets, before, self.settings.max_saved_drop_percent)
+        if reason is None:
+            return
+        if self.options.dry_run or self.options.override:
+            _log.warning("The circuit breaker would be open: %s", reason, extra={"override": self.options.override})
+            return
+        self.breaker_reason = reason
+        raise BreakerOpenError(reason)
+
+    # -- the account -----------------------------------------------------------------------------------------------
+
+    def _status(self) -> Status:
+        results = self.results.values()
+        if any(result.error for result in results):
+            return Status.FAILED
+        if any(result.failed or result.stopped for result in results):
+            return Status.PARTIAL
+        return Status.SUCCEEDED
+
+    def _message(self) -> str | None:
+        errors = dict.fromkeys(result.error for result in self.results.values() if result.error)
+        return "; ".join(errors) or None
+
+    def _close(self, result: RunResult) -> None:
+        """Record the answer. A run that can't be recorded has failed, whatever it did."""
+        if not self._recorded:
+            return
+        try:
+            self.backlog = self.database.backlog(self.options.max_age)
+            result.remaining, result.stuck = self.backlog.remaining, self.backlog.stuck
+            self.database.finish_run(
+                self.id,
+                status=result.status.value,
+                summary=result.as_dict(),
+                saved_assets=None if self.breaker_reason else self.saved_assets,
+            )
+            self._housekeeping()
+        except StorageCleanupError as error:
+            _log.error("The run could not be recorded: %s", error, extra={"error": str(error)})
+            result.status = Status.FAILED
+            result.message = "; ".join(filter(None, (result.message, f"the run could not be recorded: {error}")))
+
+    def _housekeeping(self) -> None:
+        """Forget old history, and once a day look for what the triggers missed; both may wait for another run."""
+        if self.options.dry_run or self.watch.stop_reason():
+            return
+        self.database.prune(_KEEP_HISTORY)
+        timeout = min(_LONGEST_RECONCILIATION, timedelta(seconds=self.watch.remaining_seconds / 2))
+        if timeout >= _SHORTEST_RECONCILIATION and (drift := self.database.reconcile_if_due(timeout)):
+            _log.warning("%d orphans had been missed by the triggers; the next run takes them", drift)
+
+    def _result(self, status: Status, started: float, message: str | None) -> RunResult:
+        return RunResult(
+            run_id=str(self.id),
+            status=status,
+            dry_run=self.options.dry_run,
+            profile=self.settings.profile.value,
+            max_age_minutes=round(self.options.max_age.total_seconds() / 60),
+            phases=self.results,
+            seconds=time.monotonic() - started,
+            slowest_query_seconds=self.database.slowest_seconds,
+            breaker_open=self.breaker_reason is not None,
+            message=message,
+        )
+
+    def _plan_id(self) -> UUID | None:
+        return UUID(self.options.override) if self.options.override else None
+
+    def _plan_options(self) -> dict[str, object]:
+        return {
+            "phases": sorted(phase.value for phase in self.options.phases),
+            "max_age_minutes": round(self.options.max_age.total_seconds() / 60),
+            "max_deletions": self.options.max_deletions,
+        }
+
+    def _scope(self) -> dict[str, object]:
+        return {"origin": self.settings.supabase_url, "buckets": sorted(self.settings.buckets)}
+
+
+def assert_same_project(in_storage: dict[str, datetime], in_database: list[Bucket], listed: tuple[str, ...]) -> None:
+    """Prove, before the first claim, that key, Storage and database belong together.
+
+    The service-role key sees the buckets, any other key sees none; and only the database of the same project has the
+    buckets that Storage answers, made at the same moment.
+
+    Raises
+    ------
+    UnsafeError
+        With the parameter that is probably wrong.
+    """
+    if not in_storage:
+        raise UnsafeError(
+            "supabase/service-role-key sees no buckets at supabase/url: it isn't the service-role key of that project"
+        )
+    if missing := [bucket for bucket in listed if bucket not in in_storage]:
+        raise UnsafeError(
+            f"buckets names {', '.join(missing)}, which Storage doesn't have; it has {', '.join(sorted(in_storage))}"
+        )
+    made = {bucket.id: bucket.created_at for bucket in in_database}
+    if any(bucket not in made or abs(made[bucket] - in_storage[bucket]) > timedelta(seconds=1) for bucket in listed):
+        raise UnsafeError("supabase/url and database/url belong to different projects: their buckets are not the same")
+
+
+def assert_plan(plan: Plan | None, options: dict[str, object], scope: dict[str, object]) -> None:
+    """Make sure that an override carries out what a dry run has shown, and nothing else.
+
+    Raises
+    ------
+    RequestError
+        There is no such plan, or it is stale, used, or about something else.
+    """
+    if plan is None:
+        raise RequestError(["override names no dry run; it accepts the plan_id of one"])
+    faults = []
+    if not plan.fresh:
+        faults.append("override names a dry run of more than 24 hours ago; make a new one")
+    if plan.used:
+        faults.append("override names a plan that has been carried out already; make a new dry run")
+    if not plan.finished:
+        faults.append("override names a dry run that didn't go well; make a new one")
+    for name, value in options.items():
+        if plan.options.get(name) != value:
+            faults.append(f"{name} is {value}, but the plan was made with {plan.options.get(name)}")
+    if plan.scope != scope:
+        faults.append("supabase/url or buckets have changed since the plan was made; make a new dry run")
+    if faults:
+        raise RequestError(faults)

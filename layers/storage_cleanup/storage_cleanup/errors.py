@@ -1,0 +1,92 @@
+"""Everything that the package raises on purpose.
+
+::
+
+    StorageCleanupError
+    ├── ConfigurationError      parameters are missing, unknown or nonsense; names each one
+    ├── RequestError            the event asks for something that it may not, or in a way that can't be read
+    ├── UnsafeError             a precondition of deleting anything doesn't hold (key, guard, schema, blindness …)
+    │   └── BreakerOpenError         the circuit breaker stopped the run
+    ├── ScheduleError           EventBridge's rule couldn't be read or changed
+    ├── DatabaseError           PostgreSQL can't be reached, or a statement failed
+    └── ObjectStoreError        Supabase Storage refused or failed, after all retries
+"""
+
+from collections.abc import Sequence
+
+
+class StorageCleanupError(Exception):
+    """Base of all errors that the package raises on purpose."""
+
+
+class ConfigurationError(StorageCleanupError):
+    """The parameters can't be used; nothing was deleted.
+
+    Parameters
+    ----------
+    faults
+        One sentence a fault, each naming the parameter and what it accepts.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("Configuration refused, nothing was deleted: " + "; ".join(self.faults))
+
+
+class RequestError(StorageCleanupError):
+    """The event is refused; nothing was deleted.
+
+    Parameters
+    ----------
+    faults
+        One sentence a fault, each naming the field and what it accepts.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("Event refused, nothing was deleted: " + "; ".join(self.faults))
+
+
+class UnsafeError(StorageCleanupError):
+    """A precondition of deleting doesn't hold; the message says which, and what to do about it."""
+
+
+class BreakerOpenError(UnsafeError):
+    """The circuit breaker is open: nothing more is deleted in this run.
+
+    Parameters
+    ----------
+    reason
+        What opened it, with the figures and the parameter that sets the limit.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"circuit breaker open, nothing more is deleted: {reason}")
+
+
+class ScheduleError(StorageCleanupError):
+    """EventBridge's rule couldn't be read or changed; the message names it."""
+
+
+class DatabaseError(StorageCleanupError):
+    """PostgreSQL couldn't be reached, or a statement failed."""
+
+
+class ObjectStoreError(StorageCleanupError):
+    """Supabase Storage refused or failed, after all retries.
+
+    Parameters
+    ----------
+    message
+        What the server (or the transport) said.
+    status
+        The status in the answer's *body*, which is the real one (HTTP says 400 for almost everything); the
+        HTTP status when a gateway answered; None when no answer came.
+    code
+        The body's ``error``, or the name of the transport's exception.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, code: str = "") -> None:
+        self.status = status
+        self.code = code
+        super().__init__(message)

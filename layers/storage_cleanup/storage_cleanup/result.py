@@ -1,0 +1,132 @@
+"""What a phase and a run did, in numbers that add up."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Phase(StrEnum):
+    """The three phases of a cycle, in the order in which they run."""
+
+    TEMP_FILES = "temp_files"
+    STORAGE_FILES = "storage_files"
+    RENDER_JOBS = "render_jobs"
+
+
+class Status(StrEnum):
+    """How a run ended: everything done, some of it, none of it because of an error, or nothing was to be done."""
+
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass
+class PhaseResult:
+    """The account of one phase: every candidate that it looked at has exactly one outcome.
+
+    Attributes
+    ----------
+    deleted
+        Things that this run saw disappear because of its own request.
+    already_missing
+        Things that were gone before this run could prove that it removed them.
+    skipped, failed
+        Reasons (in words, snake_case) with how many things each kept.
+    bytes
+        Size of what was deleted (in a dry run: of what would be).
+    seconds
+        Wall-clock time of the phase.
+    would_delete
+        Dry run only: how many things a real run would have tried to delete; they count as skipped (``dry_run``).
+    stopped
+        Why the phase ended before its work did (``disabled``, ``time_is_short``, ``limit_reached`` …), or None.
+    error
+        What broke the phase as a whole, or None.
+    """
+
+    deleted: int = 0
+    already_missing: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+    seconds: float = 0.0
+    would_delete: int = 0
+    stopped: str | None = None
+    error: str | None = None
+
+    @property
+    def planned(self) -> int:
+        """Number of candidates that the phase decided about; the sum of all outcomes."""
+        return self.deleted + self.already_missing + self.skipped.total() + self.failed.total()
+
+    def as_dict(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Return the account as JSON-ready values; ``would_delete`` only in a dry run."""
+        account: dict[str, Any] = {
+            "planned": self.planned,
+            "deleted": self.deleted,
+            "already_missing": self.already_missing,
+            "skipped": self.skipped.total(),
+            "failed": self.failed.total(),
+            "reasons": {"skipped": dict(sorted(self.skipped.items())), "failed": dict(sorted(self.failed.items()))},
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+        }
+        if dry_run:
+            account["would_delete"] = self.would_delete
+        if self.stopped:
+            account["stopped"] = self.stopped
+        if self.error:
+            account["error"] = self.error
+        return account
+
+
+@dataclass
+class RunResult:
+    """The answer of one invocation.
+
+    Attributes
+    ----------
+    remaining
+        Candidates past their age that wait for the next run, or None when nobody counted.
+    stuck
+        Claims that keep failing; they count as remaining, too.
+    message
+        One sentence for a human: why the run was skipped or failed; None when it went well.
+    """
+
+    run_id: str
+    status: Status
+    dry_run: bool
+    profile: str
+    max_age_minutes: int
+    phases: dict[Phase, PhaseResult]
+    remaining: int | None = None
+    stuck: int = 0
+    seconds: float = 0.0
+    slowest_query_seconds: float = 0.0
+    breaker_open: bool = False
+    message: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the answer as JSON-ready values; a dry run names its ``plan_id``."""
+        answer: dict[str, Any] = {
+            "run_id": self.run_id,
+            "status": self.status.value,
+            "dry_run": self.dry_run,
+            "profile": self.profile,
+            "max_age_minutes": self.max_age_minutes,
+            "phases": {phase.value: result.as_dict(dry_run=self.dry_run) for phase, result in self.phases.items()},
+            "remaining": self.remaining,
+            "stuck": self.stuck,
+            "seconds": round(self.seconds, 3),
+        }
+        if self.breaker_open:
+            answer["breaker_open"] = True
+        if self.dry_run:
+            answer["plan_id"] = self.run_id
+        if self.message:
+            answer["message"] = self.message
+        return answer

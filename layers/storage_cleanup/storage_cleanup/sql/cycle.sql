@@ -1,0 +1,71 @@
+-- What a run asks of the database, each a named block. The work is done in functions of database/install.sql, because
+-- the worker's role may do nothing else; all of it is safe behind a pooler in transaction mode.
+
+-- name: limit_time
+-- Timeouts for the rest of the transaction.
+select set_config('statement_timeout', %(statement_ms)s, true), set_config('lock_timeout', %(lock_ms)s, true);
+
+-- name: schema_version
+select storage_cleanup.schema_version() as value;
+
+-- name: distrust
+-- One sentence a reason why nothing may be deleted.
+select reason as value from storage_cleanup.distrust() as reason;
+
+-- name: buckets
+select id, created_at from storage_cleanup.buckets();
+
+-- name: start_run
+select storage_cleanup.start_run(%(run)s, %(trigger)s, %(dry_run)s, %(options)s, %(scope)s, %(override_of)s);
+
+-- name: finish_run
+select storage_cleanup.finish_run(%(run)s, %(status)s, %(summary)s, %(saved_assets)s);
+
+-- name: plan
+-- The dry run of that id, and whether it may still be carried out; times are judged by the database's clock.
+select options, scope, status in ('succeeded', 'partial') as finished, started_at > now() - interval '24 hours' as fresh,
+       exists (select from storage_cleanup.run as later where later.override_of = run.id) as used
+from storage_cleanup.run where id = %(plan)s and dry_run;
+
+-- name: last_saved_count
+-- Size of the reference set at the last run that was judged and found good.
+select saved_assets as value from storage_cleanup.run where not dry_run and saved_assets is not null order by started_at desc limit 1;
+
+-- name: saved_count
+select storage_cleanup.count_saved() as value;
+
+-- name: due
+select job_id, since, output_url, gone
+from storage_cleanup.due(%(with_file)s, %(max_age)s, %(after_since)s, %(after_job)s, %(size)s, %(plan)s);
+
+-- name: park
+select storage_cleanup.park(%(jobs)s::uuid[], %(reasons)s::text[], %(max_age)s);
+
+-- name: claim
+select job_id, outcome, bucket_id, object_name, bytes
+from storage_cleanup.claim(%(run)s, %(jobs)s::uuid[], %(keys)s::text[], %(max_age)s, %(dry_run)s, %(plan)s);
+
+-- name: adopt
+select job_id, outcome, bucket_id, object_name, bytes from storage_cleanup.adopt(%(run)s, %(size)s);
+
+-- name: settle
+select job_id, gone from storage_cleanup.settle(%(run)s, %(jobs)s::uuid[], %(error)s);
+
+-- name: delete_rows
+select job_id, outcome, detail from storage_cleanup.delete_rows(%(run)s, %(size)s, %(after_job)s, %(dry_run)s);
+
+-- name: claim_fileless
+select job_id, outcome, detail
+from storage_cleanup.claim_fileless(%(run)s, %(jobs)s::uuid[], %(max_age)s, %(dry_run)s, %(plan)s);
+
+-- name: backlog
+-- What waits for the next run, and the claims that keep failing.
+select storage_cleanup.remaining(%(max_age)s) as remaining,
+       (select count(*) from storage_cleanup.deletion where state = 'claimed' and attempts >= 3) as stuck;
+
+-- name: reconcile_if_due
+-- Once a day: finds what the triggers missed. NULL when it isn't time yet.
+select storage_cleanup.reconcile_if_due() as value;
+
+-- name: prune
+select storage_cleanup.prune(%(keep)s);

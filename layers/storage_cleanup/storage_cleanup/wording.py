@@ -1,0 +1,57 @@
+"""The words that refusals share: how a value is shown, and what a misspelt name was meant to be."""
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+from itertools import islice
+
+_LONGEST_SHOWN = 80  # characters
+_LONGEST_GUESSED = 100  # characters; comparing is quadratic, and names come from outside
+_MOST_NAMES = 10
+_LARGEST_SHOWN = 10**18
+_SECRET_MARKS = ("eyJ", "sb_")
+
+
+def shown(value: object) -> str:
+    """Return a short literal of ``value`` that is safe to log.
+
+    Containers are named by their type only, long text is cut, and text that looks like a secret pasted into the
+    wrong place (a key, a URL with a password) is withheld.
+    """
+    if isinstance(value, str):
+        return _shown_text(value)
+    if value is None or isinstance(value, bool | float):
+        return repr(value)
+    if isinstance(value, int):
+        return repr(value) if abs(value) < _LARGEST_SHOWN else "a number of 19 or more digits"
+    return f"a {type(value).__name__}"
+
+
+def _shown_text(value: str) -> str:
+    if "@" in value or value.strip().startswith(_SECRET_MARKS):
+        return "a text that may hold a secret"
+    if len(value) > _LONGEST_SHOWN:
+        return f"{value[:_LONGEST_SHOWN]!a}… ({len(value)} characters)"
+    return ascii(value)
+
+
+def unknown_names(names: Iterable[object], known: Collection[str], kind: str) -> list[str]:
+    """Return a sentence for each of ``names`` that isn't ``known``, with the name that was probably meant.
+
+    Parameters
+    ----------
+    names
+        What was found; at most ten unknown ones get a sentence of their own.
+    kind
+        What a name names: ``parameter``, ``field``.
+    """
+    unknown = (name for name in names if name not in known)
+    faults = [f"{shown(name)} is no {kind}{_guess(name, known)}" for name in islice(unknown, _MOST_NAMES)]
+    more = sum(1 for _ in unknown)
+    return [*faults, f"and {more} more that are no {kind}"] if more else faults
+
+
+def _guess(name: object, known: Collection[str]) -> str:
+    if not isinstance(name, str) or len(name) > _LONGEST_GUESSED:
+        return f"; there are {', '.join(known)}"
+    close = get_close_matches(name.lower(), known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"

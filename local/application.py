@@ -1,0 +1,226 @@
+"""The sample application: people render images and videos, and save what they like.
+
+It talks to the stack as an application on Supabase does: Storage through the ``supabase`` client, and the database as a
+signed-in user under row-level security. Only time is faked: what it makes can be given an age.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import psycopg
+from supabase import Client, ClientOptions, create_client
+
+from local.postgres import Database
+
+TWO_HOURS = timedelta(hours=2)
+
+
+class Link(StrEnum):
+    """How the application writes down where an output lies."""
+
+    SIGNED = "signed"
+    SIGNED_RELATIVE = "signed, relative"
+    PUBLIC = "public"
+    AUTHENTICATED = "authenticated"
+
+
+@dataclass(frozen=True)
+class Render:
+    """A row of ``render_jobs`` and its file."""
+
+    job_id: UUID
+    user_id: UUID
+    bucket: str
+    name: str
+    content: bytes
+
+
+class Application:
+    """People who render and save.
+
+    Parameters
+    ----------
+    database
+        The project's database.
+    origin
+        The project's origin, with Storage below ``/storage/v1``.
+    key
+        The service-role key, with which the application's backend uploads.
+    """
+
+    def __init__(self, database: Database, origin: str, key: str) -> None:
+        self._database = database
+        self._origin = origin
+        self._http = httpx.Client(timeout=30)
+        self._storage: Client = create_client(origin, key, ClientOptions(httpx_client=self._http))
+        self._owner = database.connect()
+        self._user = database.connect("authenticated")
+        self._storage_owner = database.connect("supabase_storage_admin")
+        self._superuser = database.connect("supabase_admin")
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in (self._http, self._owner, self._user, self._storage_owner, self._superuser):
+            connection.close()
+
+    # -- rendering -------------------------------------------------------------------------------------------------
+
+    def render(
+        self,
+        *,
+        name: str | None = None,
+        bucket: str = "images",
+        link: Link = Link.SIGNED,
+        age: timedelta = TWO_HOURS,
+        status: str = "completed",
+        content: bytes | None = None,
+    ) -> Render:
+        """Render an output: a job, its file, and the URL under which the application shows it."""
+        user = uuid4()
+        name = name or f"{user}/scene_{int(datetime.now(UTC).timestamp() * 1000)}_{uuid4()}.png"
+        content = content if content is not None else f"pixels of {name}".encode()
+        self.upload(bucket, name, content, age=age)
+        job = self.add_job(user=user, output_url=self.link(bucket, name, link), age=age, status=status)
+        return Render(job, user, bucket, name, content)
+
+    def add_job(
+        self,
+        *,
+        output_url: str | None,
+        age: timedelta = TWO_HOURS,
+        status: str = "completed",
+        user: UUID | None = None,
+    ) -> UUID:
+        """Add a row to ``render_jobs`` whose URL says whatever it is given."""
+        row = self._owner.execute(
+            "insert into render_jobs (user_id, status, output_url, created_at) values (%s, %s, %s, now() - %s) returning id",
+            (user or uuid4(), status, output_url, age),
+        ).fetchone()
+        assert row
+        return UUID(str(row[0]))
+
+    def upload(self, bucket: str, name: str, content: bytes, *, age: timedelta = timedelta(0)) -> None:
+        """Upload a file, and make it look as old as it should be."""
+        self._storage.storage.from_(bucket).upload(name, content, {"content-type": "image/png", "upsert": "true"})
+        self.age_file(bucket, name, age)
+
+    def age_file(self, bucket: str, name: str, age: timedelta) -> None:
+        """Pretend that a file was uploaded so long ago."""
+        with self._clock_maker() as superuser:
+            superuser.execute("set local session_replication_role = replica")
+            superuser.execute(
+                "update storage.objects set created_at = now() - %(age)s, updated_at = now() - %(age)s "
+                "where bucket_id = %(bucket)s and name = %(name)s",
+                {"age": age, "bucket": bucket, "name": name},
+            )
+
+    def render_many(self, count: int, *, age: timedelta = TWO_HOURS, bucket: str = "images") -> list[Render]:
+        """Add that many completed jobs with files of ten bytes, by SQL alone: no bytes are stored."""
+        with self._clock_maker() as superuser:
+            rows = superuser.execute(
+                """
+                with job as (
+                    insert into render_jobs (user_id, status, output_url, created_at)
+                    select u.id, 'completed',
+                           format('%%s/storage/v1/object/sign/%%s/%%s/scene_%%s.png?token=t', %(origin)s::text, %(bucket)s::text, u.id, n),
+                           now() - %(age)s
+                    from (select gen_random_uuid() as id, n from generate_series(1, %(count)s) as n) as u
+                    returning id, user_id, storage_cleanup.object_key(output_url) as key
+                ), file as (
+                    insert into storage.objects (bucket_id, name, metadata, created_at, updated_at)
+                    select %(bucket)s, substr(key, length(%(bucket)s) + 2), '{"size": 10}', now() - %(age)s, now() - %(age)s
+                    from job
+                )
+                select id, user_id, key from job
+                """,
+                {"origin": self._origin, "bucket": bucket, "age": age, "count": count},
+            ).fetchall()
+        return [Render(job, user, bucket, key.removeprefix(f"{bucket}/"), b"") for job, user, key in rows]
+
+    def link(self, bucket: str, name: str, kind: Link) -> str:
+        """Return a URL of a file, in one of the shapes that applications keep."""
+        files = self._storage.storage.from_(bucket)
+        match kind:
+            case Link.SIGNED:
+                return str(files.create_signed_url(name, 3600)["signedURL"])
+            case Link.SIGNED_RELATIVE:
+                return str(files.create_signed_url(name, 3600)["signedURL"]).removeprefix(f"{self._origin}/storage/v1")
+            case Link.PUBLIC:
+                return str(files.get_public_url(name)).removesuffix("?")
+            case Link.AUTHENTICATED:
+                return (
+                    str(files.get_public_url(name))
+                    .removesuffix("?")
+                    .replace("/object/public/", "/object/authenticated/")
+                )
+
+    # -- saving ----------------------------------------------------------------------------------------------------
+
+    def save(self, render: Render, *, metadata: dict[str, Any] | None = None) -> UUID:
+        """Save an output, as the user whose render it is.
+
+        Raises
+        ------
+        psycopg.errors.ForeignKeyViolation
+            It comes too late: the output is being removed.
+        """
+        with self._signed_in(render.user_id):
+            row = self._user.execute(
+                "insert into user_assets (user_id, asset_type, metadata, file_size) "
+                "values (%s, 'generated_saved', %s, %s) returning id",
+                (
+                    render.user_id,
+                    json.dumps(metadata or {"render_job_id": str(render.job_id)}),
+                    len(render.content),
+                ),
+            ).fetchone()
+        assert row
+        return UUID(str(row[0]))
+
+    def save_many(self, renders: list[Render]) -> None:
+        """Save many outputs in one statement."""
+        self._owner.execute(
+            "insert into user_assets (user_id, asset_type, metadata) "
+            "select user_id, 'generated_saved', jsonb_build_object('render_job_id', id) from render_jobs where id = any(%s)",
+            ([render.job_id for render in renders],),
+        )
+
+    def unsave(self, asset: UUID) -> None:
+        """Delete an asset."""
+        self._owner.execute("delete from user_assets where id = %s", (asset,))
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def jobs(self) -> set[UUID]:
+        """Return the ids of all rows of ``render_jobs``."""
+        return {UUID(str(row[0])) for row in self._owner.execute("select id from render_jobs")}
+
+    def files(self) -> set[tuple[str, str]]:
+        """Return bucket and name of all files."""
+        return {(row[0], row[1]) for row in self._storage_owner.execute("select bucket_id, name from storage.objects")}
+
+    def download(self, render: Render) -> bytes:
+        """Return the bytes of a render's file, as Storage serves them."""
+        return bytes(self._storage.storage.from_(render.bucket).download(render.name))
+
+    @contextmanager
+    def _signed_in(self, user: UUID) -> Iterator[None]:
+        with self._user.transaction():
+            self._user.execute(
+                "select set_config('request.jwt.claims', %s, true)",
+                (json.dumps({"sub": str(user), "role": "authenticated"}),),
+            )
+            yield
+
+    @contextmanager
+    def _clock_maker(self) -> Iterator[psycopg.Connection[Any]]:
+        """Open a transaction that may write dates: Storage's own trigger would write today's."""
+        with self._superuser.transaction():
+            yield self._superuser

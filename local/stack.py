@@ -1,0 +1,164 @@
+"""The whole embedded stack: Postgres, Storage and AWS, ready for the application and the cleanup."""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+from supabase import Client, ClientOptions, create_client
+
+from local.aws import Aws
+from local.keys import Keys
+from local.postgres import STACK_DIRECTORY, Database, Postgres
+from local.storage_emulator import StorageServer
+
+STAGE = "local"
+PARAMETER_PATH = f"/storage-cleanup/{STAGE}"
+SECURE_PARAMETERS = frozenset({"supabase/service-role-key", "database/url"})
+
+#: Bucket to whether it is public.
+BUCKETS: Mapping[str, bool] = {"images": False, "videos": True}
+
+PARAMETER_DEFAULTS: Mapping[str, str] = {
+    "profile": "production",
+    "testing/interval-minutes": "3",
+    "testing/max-age-minutes": "3",
+    "production/interval-minutes": "60",
+    "production/max-age-minutes": "60",
+    "enabled": "true",
+    "dry-run": "false",
+    "phases/temp-files": "true",
+    "phases/storage-files": "true",
+    "phases/render-jobs": "true",
+    "buckets": "images,videos",
+    "temp/directories": "/tmp",  # noqa: S108 - the documented default
+    "temp/prefixes": "storage-,mat-debug-",
+    "limits/max-deletions-per-run": "10000",
+    "limits/max-saved-drop-percent": "20",
+    "limits/max-failure-percent": "10",
+    "quarantine/retention-hours": "0",
+}
+
+
+class Stack:
+    """The embedded stack, running inside a ``with`` block.
+
+    Parameters
+    ----------
+    directory
+        Where everything lives and disappears with the stack; by default one of its own below ``.stack/``.
+    version
+        Major version of PostgreSQL.
+
+    Attributes
+    ----------
+    seconds_to_start
+        How long it took to start.
+
+    Examples
+    --------
+    >>> with Stack() as stack:  # doctest: +SKIP
+    ...     stack.put_parameters(profile="testing")
+    ...     os.environ |= stack.environment()
+    """
+
+    def __init__(self, directory: Path | None = None, *, version: int = 18) -> None:
+        self.directory = directory or own_directory("stack")
+        self.keys = Keys()
+        self.postgres = Postgres(self.directory / "postgres", version)
+        self.database = Database(self.postgres, "postgres")
+        self.seconds_to_start = 0.0
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        began = time.monotonic()
+        with contextlib.ExitStack() as started:
+            started.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            # The slowest first: they start while Postgres does.
+            self.aws = Aws(self.directory)
+            started.callback(self.aws.stop)
+            self.storage = StorageServer(
+                self.directory, self.database.url("supabase_storage_admin"), jwt_secret=self.keys.secret
+            )
+            started.callback(self.storage.stop)
+            started.enter_context(self.postgres)
+            self.postgres.install()
+            self.storage.wait_until_ready()
+            create_buckets(self.storage.url, self.keys.service_role)
+            self.aws.wait_until_ready()
+            self._exit = started.pop_all()
+        self.seconds_to_start = time.monotonic() - began
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    def database_url(self, role: str = "postgres") -> str:
+        """Return the URL with which a role reaches the database."""
+        return self.database.url(role)
+
+    @property
+    def storage_url(self) -> str:
+        """Origin of the Supabase project; Storage lies below ``/storage/v1``."""
+        return self.storage.url
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which any AWS SDK talks to this stack."""
+        return self.aws.environment()
+
+    def put_parameters(self, **overrides: str) -> None:
+        """Write the whole parameter tree of stage ``local``, as ``write_parameters`` does."""
+        write_parameters(self.aws, self.storage_url, self.keys.service_role, self.database_url(), overrides)
+
+
+def write_parameters(
+    aws: Aws, storage_url: str, service_role_key: str, database_url: str, overrides: Mapping[str, str]
+) -> None:
+    """Write the whole parameter tree of stage ``local``: the defaults, where the stack is, and the overrides.
+
+    Names of overrides may be written as Python has them: ``limits__max_deletions_per_run`` is
+    ``limits/max-deletions-per-run``.
+    """
+    values = {
+        **PARAMETER_DEFAULTS,
+        "supabase/url": storage_url,
+        "supabase/service-role-key": service_role_key,
+        "database/url": database_url,
+        **{name.replace("__", "/").replace("_", "-"): value for name, value in overrides.items()},
+    }
+    aws.put_parameters(PARAMETER_PATH, values, SECURE_PARAMETERS)
+
+
+def create_buckets(url: str, service_role_key: str) -> None:
+    """Create the application's buckets through the client that applications use."""
+    with httpx.Client(timeout=10) as http:
+        client: Client = create_client(url, service_role_key, ClientOptions(httpx_client=http))
+        for bucket, public in BUCKETS.items():
+            client.storage.create_bucket(bucket, options={"public": public})
+
+
+def own_directory(purpose: str) -> Path:
+    """Return a directory below ``.stack/`` for this process alone, and remove those of processes that are gone."""
+    STACK_DIRECTORY.mkdir(exist_ok=True)
+    for directory in STACK_DIRECTORY.glob("*-*"):
+        owner = directory.name.rpartition("-")[2]
+        if owner.isdigit() and not _is_alive(int(owner)):
+            shutil.rmtree(directory, ignore_errors=True)
+    return STACK_DIRECTORY / f"{purpose}-{os.getpid()}"
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

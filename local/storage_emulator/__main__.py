@@ -1,0 +1,63 @@
+"""``python -m local.storage_emulator``: run the emulator in the foreground."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.test import run_wsgi_app
+
+from local.keys import JWT_SECRET
+from local.storage_emulator.app import Emulator, create_app
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+
+class _Handler(WSGIRequestHandler):
+    """Keeps connections alive and logs nothing.
+
+    Werkzeug's own way to answer closes every connection, because it can't know that the application reads bodies to
+    their end. This application does.
+    """
+
+    protocol_version = "HTTP/1.1"
+    # Headers and body may be two packets; with Nagle's algorithm the second would wait for the client's delayed ACK.
+    disable_nagle_algorithm = True
+
+    def run_wsgi(self) -> None:
+        """Answer one request."""
+        application: WSGIApplication = self.server.app
+        content, status, headers = run_wsgi_app(application, self.make_environ())
+        code, _, reason = status.partition(" ")
+        self.send_response(int(code), reason)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        for part in content:
+            self.wfile.write(part)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Log nothing."""
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    parser = argparse.ArgumentParser(prog="python -m local.storage_emulator", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument(
+        "--database-url", help="database that holds the rows; without it one has to be set by /_control"
+    )
+    parser.add_argument("--directory", type=Path, help="directory that holds the bytes")
+    options = parser.parse_args()
+    emulator = Emulator(os.environ.get("STORAGE_JWT_SECRET", JWT_SECRET))
+    if options.database_url and options.directory:
+        emulator.use(options.database_url, options.directory)
+    make_server(
+        "127.0.0.1", options.port, create_app(emulator), threaded=True, request_handler=_Handler
+    ).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

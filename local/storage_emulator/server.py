@@ -1,0 +1,101 @@
+"""The emulator in a process of its own."""
+
+import functools
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from local.keys import JWT_SECRET
+from local.process import Process, answers, free_port
+
+
+class StorageServer:
+    """A running emulator, steered over HTTP.
+
+    Parameters
+    ----------
+    directory
+        Where it keeps its log and, unless ``use`` says otherwise, its bytes.
+    database_url
+        The database that holds the rows, reached as ``supabase_storage_admin``. Without one, ``use`` sets it.
+    jwt_secret
+        What the keys that it accepts are signed with.
+    """
+
+    def __init__(self, directory: Path, database_url: str | None = None, *, jwt_secret: str = JWT_SECRET) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.bytes_directory = directory / "bytes"
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        target = ["--database-url", database_url, "--directory", str(self.bytes_directory)] if database_url else []
+        self._process = Process(
+            [sys.executable, "-m", "local.storage_emulator", "--port", str(port), *target],
+            log=directory / "storage.log",
+            environment={"STORAGE_JWT_SECRET": jwt_secret},
+        )
+        self._control = httpx.Client(base_url=f"{self.url}/_control", timeout=10)
+        self._is_ready = functools.partial(answers, port)
+
+    def __enter__(self) -> Self:
+        self.wait_until_ready()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def wait_until_ready(self) -> None:
+        """Return once the server answers."""
+        self._process.wait_until(self._is_ready)
+
+    def stop(self) -> None:
+        """End the server. Stopping twice is fine."""
+        self._control.close()
+        self._process.stop()
+
+    def use(
+        self,
+        database_url: str,
+        directory: Path | None = None,
+        *,
+        pool_size: int = 20,
+        statement_timeout_ms: int = 30_000,
+    ) -> None:
+        """Work on another database and directory from now on, with all counters at zero and no faults."""
+        self._steer(
+            "PUT",
+            "/target",
+            {
+                "database_url": database_url,
+                "directory": str(directory or self.bytes_directory),
+                "pool_size": pool_size,
+                "statement_timeout_ms": statement_timeout_ms,
+            },
+        )
+
+    def inject(self, probabilities: Mapping[str, float] | None = None, **settings: Any) -> None:
+        """Inject faults from now on; ``local.storage_emulator.faults.Faults`` lists the settings."""
+        self._steer("PUT", "/faults", {"probabilities": dict(probabilities or {}), **settings})
+
+    def heal(self) -> None:
+        """Inject no faults any more."""
+        self._steer("DELETE", "/faults")
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters: ``requests``, ``names_removed``, ``removals``, ``faults``."""
+        return self._steer("GET", "/stats")
+
+    def reset_stats(self) -> None:
+        """Set all counters to zero."""
+        self._steer("DELETE", "/stats")
+
+    def _steer(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        answer = self._control.request(method, path, json=body)
+        answer.raise_for_status()
+        result: dict[str, Any] = answer.json()
+        return result

@@ -1,0 +1,96 @@
+"""The embedded stack for tests: servers start once a session, state is new for every test."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from local.aws import Aws
+from local.keys import Keys
+from local.postgres import Database, Postgres
+from local.stack import create_buckets, own_directory, write_parameters
+from local.storage_emulator import StorageServer
+
+_NUMBERS = count(1)
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What an integration test runs against: a database, Storage bound to it, and AWS."""
+
+    database: Database
+    storage: StorageServer
+    aws: Aws
+    keys: Keys
+
+    def put_parameters(self, **overrides: str) -> None:
+        """Write the whole parameter tree of stage ``local``; see ``local.stack.write_parameters``."""
+        write_parameters(self.aws, self.storage.url, self.keys.service_role, self.database.url(), overrides)
+
+
+@pytest.fixture(scope="session")
+def stack_directory() -> Iterator[Path]:
+    directory = own_directory("tests")
+    directory.mkdir(exist_ok=True)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(stack_directory: Path) -> Iterator[Postgres]:
+    """One cluster for all tests; each test has a database of its own in it."""
+    with Postgres(stack_directory / "postgres") as cluster:
+        cluster.prepare_template()
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def storage_server(stack_directory: Path) -> Iterator[StorageServer]:
+    """One emulator for all tests, pointed to the database of each."""
+    with StorageServer(stack_directory / "storage") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def aws_server(stack_directory: Path) -> Iterator[Aws]:
+    with Aws(stack_directory / "aws") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def keys() -> Keys:
+    return Keys()
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[Database]:
+    """Yield a new database: Supabase's schemas, the application's tables, and what database/install.sql adds."""
+    name = f"test_{next(_NUMBERS)}"
+    postgres.create_database(name)
+    yield Database(postgres, name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def storage(storage_server: StorageServer, database: Database, keys: Keys, tmp_path: Path) -> StorageServer:
+    """Storage, bound to the test's database, with the application's buckets."""
+    storage_server.use(database.url("supabase_storage_admin"), tmp_path / "bytes")
+    create_buckets(storage_server.url, keys.service_role)
+    storage_server.reset_stats()
+    return storage_server
+
+
+@pytest.fixture
+def aws(aws_server: Aws) -> Aws:
+    """AWS with nothing in it."""
+    aws_server.reset()
+    return aws_server
+
+
+@pytest.fixture
+def servers(database: Database, storage: StorageServer, aws: Aws, keys: Keys) -> Servers:
+    """All of the embedded stack, new for the test, without parameters."""
+    return Servers(database, storage, aws, keys)

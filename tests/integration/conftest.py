@@ -1,0 +1,91 @@
+"""The real handler against the embedded stack."""
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import pytest
+
+from local.application import Application
+from local.stack import PARAMETER_PATH
+from tests.conftest import Servers
+
+FUNCTIONS = Path(__file__).resolve().parents[2] / "functions"
+
+
+@dataclass
+class Context:
+    """What Lambda hands to a handler."""
+
+    seconds: float = 900
+    function_name: str = "cleanup"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:123456789012:function:cleanup"
+    aws_request_id: str = "00000000-0000-0000-0000-000000000000"
+
+    def __post_init__(self) -> None:
+        self._end = time.monotonic() + self.seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self._end - time.monotonic()) * 1000))
+
+
+def load_function(name: str) -> ModuleType:
+    """Import ``functions/<name>/app.py`` as Lambda would: by its path."""
+    spec = importlib.util.spec_from_file_location(f"{name}_app", FUNCTIONS / name / "app.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Cleanup(Protocol):
+    """Invokes the cleanup function with a manual event, or the event given."""
+
+    def __call__(self, event: object = None, *, seconds: float = 900, **fields: object) -> dict[str, Any]: ...
+
+
+@pytest.fixture
+def application(servers: Servers) -> Iterator[Application]:
+    """People who render and save, on an empty project."""
+    people = Application(servers.database, servers.storage.url, servers.keys.service_role)
+    yield people
+    people.close()
+
+
+@pytest.fixture
+def configure(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Write the parameters (defaults and overrides) and point the functions to them."""
+    for name, value in servers.aws.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PARAMETER_PATH", PARAMETER_PATH)
+    temp = tmp_path / "temp"
+    temp.mkdir()
+
+    def put(**overrides: str) -> None:
+        servers.put_parameters(**{"temp__directories": str(temp), **overrides})
+
+    return put
+
+
+@pytest.fixture
+def cleanup(configure: Callable[..., None]) -> Cleanup:
+    """Return the real handler, with the default parameters."""
+    configure()
+    handler = load_function("cleanup").lambda_handler
+
+    def invoke(event: object = None, *, seconds: float = 900, **fields: object) -> dict[str, Any]:
+        answer = handler({"action": "cleanup", **fields} if event is None else event, Context(seconds))
+        json.dumps(answer)  # what Lambda would do with it
+        for account in answer["phases"].values():
+            parts = ("deleted", "already_missing", "skipped", "failed")
+            assert account["planned"] == sum(account[part] for part in parts)
+        return dict(answer)
+
+    return invoke

@@ -1,0 +1,114 @@
+"""The interval as a value, and the rule that follows it."""
+
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moto import mock_aws
+from mypy_boto3_events import EventBridgeClient
+
+from storage_cleanup.errors import ScheduleError
+from storage_cleanup.schedule import Interval, ScheduleChange, sync_rule
+
+RULE = "storage-cleanup-testing"
+
+
+@pytest.fixture
+def events() -> Iterator[EventBridgeClient]:
+    with mock_aws():
+        yield boto3.client("events", region_name="eu-central-1", aws_access_key_id="a", aws_secret_access_key="b")
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expression"),
+    [
+        (1, "rate(1 minute)"),
+        (3, "rate(3 minutes)"),
+        (60, "rate(1 hour)"),
+        (90, "rate(90 minutes)"),
+        (120, "rate(2 hours)"),
+        (10080, "rate(168 hours)"),
+    ],
+)
+def test_an_interval_reads_as_eventbridge_writes_it(minutes: int, expression: str) -> None:
+    assert Interval(minutes).expression == expression
+
+
+@given(st.integers(1, 10080))
+def test_an_expression_reads_back_as_its_interval(minutes: int) -> None:
+    assert Interval.from_expression(Interval(minutes).expression) == Interval(minutes)
+
+
+@pytest.mark.parametrize("expression", ["rate(60 minutes)", "rate(1 hour)"])
+def test_other_spellings_read_as_the_same_interval(expression: str) -> None:
+    assert Interval.from_expression(expression) == Interval(60)
+
+
+def test_days_are_read() -> None:
+    assert Interval.from_expression("rate(1 day)") == Interval(1440)
+
+
+@pytest.mark.parametrize("minutes", [0, -1, 10081])
+def test_an_interval_out_of_range_cannot_exist(minutes: int) -> None:
+    with pytest.raises(ValueError, match="minutes"):
+        Interval(minutes)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "",
+        "rate(1 minutes)",
+        "rate(3 minute)",
+        "rate(0 minutes)",
+        "rate(01 minute)",
+        "rate(3  minutes)",
+        "rate(\u0663 minutes)",
+        "rate(3 weeks)",
+        "rate(3 minutes)\n",
+        "RATE(3 minutes)",
+        "cron(0 * * * ? *)",
+        "rate(99999 minutes)",
+    ],
+)
+def test_what_is_no_rate_is_refused(expression: str) -> None:
+    with pytest.raises(ValueError, match=r"rate|minutes"):
+        Interval.from_expression(expression)
+
+
+def test_a_rule_gets_the_new_interval(events: EventBridgeClient) -> None:
+    events.put_rule(Name=RULE, ScheduleExpression="rate(1 hour)")
+    assert sync_rule(events, RULE, Interval(3)) == ScheduleChange("rate(1 hour)", "rate(3 minutes)", changed=True)
+    assert events.describe_rule(Name=RULE)["ScheduleExpression"] == "rate(3 minutes)"
+
+
+def test_everything_else_about_the_rule_stays(events: EventBridgeClient) -> None:
+    role = "arn:aws:iam::123456789012:role/r"
+    events.put_rule(Name=RULE, ScheduleExpression="rate(1 hour)", Description="d", State="DISABLED", RoleArn=role)
+    before = events.describe_rule(Name=RULE)
+    sync_rule(events, RULE, Interval(3))
+    after = events.describe_rule(Name=RULE)
+    for name in ("Description", "State", "RoleArn", "EventBusName", "Arn"):
+        assert after.get(name) == before.get(name)
+    assert after["State"] == "DISABLED"
+
+
+@pytest.mark.parametrize("expression", ["rate(1 hour)", "rate(60 minutes)"])
+def test_a_rule_that_fires_at_the_interval_already_is_not_touched(expression: str) -> None:
+    class OnlyDescribed:
+        def describe_rule(self, **_: object) -> dict[str, str]:
+            return {"Name": RULE, "ScheduleExpression": expression, "State": "ENABLED"}
+
+    assert sync_rule(OnlyDescribed(), RULE, Interval(60)) == ScheduleChange(expression, expression, changed=False)
+
+
+def test_a_rule_with_another_kind_of_schedule_gets_the_interval(events: EventBridgeClient) -> None:
+    events.put_rule(Name=RULE, ScheduleExpression="cron(0 * * * ? *)")
+    assert sync_rule(events, RULE, Interval(3)).changed
+
+
+def test_a_missing_rule_is_named(events: EventBridgeClient) -> None:
+    with pytest.raises(ScheduleError, match=RULE):
+        sync_rule(events, RULE, Interval(3))

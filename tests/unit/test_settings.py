@@ -1,0 +1,417 @@
+"""The parameters: read as a whole, strictly, and refused with every fault at once."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from storage_cleanup.errors import ConfigurationError
+from storage_cleanup.result import Phase
+from storage_cleanup.settings import Profile, Settings, key_faults
+from tests.unit.examples import OTHER_REF, PARAMETERS, REF, jwt
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+LATER, EARLIER = NOW + timedelta(days=1), NOW - timedelta(seconds=1)
+
+
+def read(**changes: str) -> Settings:
+    return read_tree({**PARAMETERS, **changes})
+
+
+def read_tree(parameters: dict[str, str]) -> Settings:
+    return Settings.from_parameters(parameters, now=NOW)
+
+
+def faults(changes: dict[str, str]) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as refusal:
+        read_tree({**PARAMETERS, **changes})
+    return refusal.value.faults
+
+
+def only_fault(name: str, value: str) -> str:
+    found = faults({name: value})
+    assert len(found) == 1
+    assert found[0].startswith(name)
+    assert "it accepts" in found[0]
+    return found[0]
+
+
+def test_the_defaults_of_the_design_are_read() -> None:
+    found = read()
+    assert found.profile is Profile.PRODUCTION
+    assert (found.testing.interval_minutes, found.testing.max_age_minutes) == (3, 3)
+    assert found.enabled
+    assert not found.dry_run
+    assert found.phases == frozenset(Phase)
+    assert found.buckets == ("images", "videos")
+    assert found.temp_directories == (Path("/tmp"),)
+    assert found.temp_prefixes == ("storage-", "mat-debug-")
+    assert found.max_deletions_per_run == 10000
+    assert (found.max_saved_drop_percent, found.max_failure_percent) == (20, 10)
+    assert found.quarantine_retention_hours == 0
+    assert found.supabase_url == f"https://{REF}.supabase.co"
+    assert found.database_url.get_secret_value() == PARAMETERS["database/url"]
+
+
+@pytest.mark.parametrize(("profile", "minutes"), [("testing", 3), ("production", 60)])
+def test_the_profile_chooses_interval_and_age(profile: str, minutes: int) -> None:
+    active = read(profile=profile).active
+    assert (active.interval_minutes, active.max_age_minutes) == (minutes, minutes)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_a_phase_is_switched_by_its_parameter(phase: Phase) -> None:
+    name = f"phases/{phase.value.replace('_', '-')}"
+    assert read_tree({**PARAMETERS, name: "false"}).phases == frozenset(Phase) - {phase}
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        read().enabled = False
+
+
+def test_secrets_are_masked() -> None:
+    assert "hushhush" not in repr(read()) + str(read())
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_every_parameter_is_required(name: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        read_tree({key: value for key, value in PARAMETERS.items() if key != name})
+    assert [fault for fault in refusal.value.faults if fault.startswith(f"{name} is missing; it accepts")]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_misspelt_parameter_is_recognised(name: str) -> None:
+    tree = dict(PARAMETERS)
+    tree[name + "x"] = tree.pop(name)
+    with pytest.raises(ConfigurationError) as refusal:
+        read_tree(tree)
+    assert f"'{name}x' is no parameter; did you mean {name}?" in refusal.value.faults
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_no_parameter_accepts_nothing(name: str) -> None:
+    assert [fault for fault in faults({name: ""}) if fault.startswith(name)]
+
+
+def test_every_fault_is_named_at_once() -> None:
+    found = faults({"profile": "live", "testing/max-age-minutes": "-3", "buckets": "a,,b", "enabld": "true"})
+    assert [fault.split(" ", maxsplit=1)[0] for fault in found] == [
+        "profile",
+        "testing/max-age-minutes",
+        "buckets",
+        "'enabld'",
+    ]
+
+
+def test_a_fault_shows_the_value_and_what_is_accepted() -> None:
+    assert only_fault("testing/max-age-minutes", "soon") == (
+        "testing/max-age-minutes is 'soon': no whole number in decimal digits; "
+        "it accepts a whole number from 1 to 525600"
+    )
+
+
+NUMBERS = [name for name, value in PARAMETERS.items() if value.isdecimal()]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize(
+    "value", ["1e3", "+5", "-1", " 5", "5 ", "5.0", "0x5", "\u0665", "\xb2", "1_0", "five", "9" * 5000]
+)
+def test_numbers_are_decimal_digits(name: str, value: str) -> None:
+    only_fault(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted", "refused"),
+    [
+        ("testing/interval-minutes", ["1", "10080"], ["0", "10081"]),
+        ("production/interval-minutes", ["1", "10080"], ["0", "10081"]),
+        ("testing/max-age-minutes", ["1", "525600"], ["0", "525601"]),
+        ("production/max-age-minutes", ["1", "525600"], ["0", "525601"]),
+        ("limits/max-deletions-per-run", ["1", "10000000"], ["0", "10000001"]),
+        ("limits/max-saved-drop-percent", ["0", "100"], ["101"]),
+        ("limits/max-failure-percent", ["0", "100"], ["101"]),
+    ],
+)
+def test_numbers_have_a_range(name: str, accepted: list[str], refused: list[str]) -> None:
+    for value in accepted:
+        read_tree({**PARAMETERS, name: value})
+    for value in refused:
+        assert "out of range" in only_fault(name, value)
+
+
+SWITCHES = [name for name, value in PARAMETERS.items() if value in {"true", "false"}]
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_switches_accept_true_and_false_in_any_case(name: str) -> None:
+    for value in ("true", "TRUE", "False"):
+        read_tree({**PARAMETERS, name: value})
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("value", ["yes", "1", "on", "true ", "tru\u0435", "tru", "t"])
+def test_switches_accept_nothing_else(name: str, value: str) -> None:
+    only_fault(name, value)
+
+
+@pytest.mark.parametrize("value", ["Testing", "prod", "testing,production"])
+def test_there_are_two_profiles(value: str) -> None:
+    only_fault("profile", value)
+
+
+def test_items_of_lists_are_trimmed() -> None:
+    assert read(buckets=" images , my videos ").buckets == ("images", "my videos")
+
+
+@pytest.mark.parametrize("name", ["buckets", "temp/directories", "temp/prefixes"])
+@pytest.mark.parametrize("value", [",", "/tmp,", ",/tmp", " , "])
+def test_lists_have_no_empty_items(name: str, value: str) -> None:
+    assert "empty item" in only_fault(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("buckets", "a,b,a"), ("temp/directories", "/tmp, /tmp"), ("temp/prefixes", "abc,abc")]
+)
+def test_lists_name_nothing_twice(name: str, value: str) -> None:
+    assert "twice" in only_fault(name, value)
+
+
+@pytest.mark.parametrize("value", ["a/b", ".", "..", "bücher", "a%20b", "a\x00", "x" * 101])
+def test_buckets_have_legal_names(value: str) -> None:
+    only_fault("buckets", f"images,{value}")
+
+
+@pytest.mark.parametrize(
+    "word", ["public", "sign", "authenticated", "info", "upload", "list", "list-v2", "move", "copy", "render", "s3"]
+)
+def test_words_of_storages_paths_are_no_buckets(word: str) -> None:
+    assert f"'{word}'" in only_fault("buckets", f"images,{word}")
+
+
+@pytest.mark.parametrize("value", ["/tmp", "/mnt/renders", "/var/tmp", "/data"])
+def test_temporary_directories_are_accepted(value: str) -> None:
+    assert read_tree({**PARAMETERS, "temp/directories": value}).temp_directories == (Path(value),)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "tmp",
+        "./tmp",
+        "/tmp/",
+        "/tmp/../etc",
+        "/tmp/.",
+        "//tmp",
+        "/tmp//x",
+        "/tmp/\x00",
+        "~",
+        "/",
+        "/etc",
+        "/etc/ssh",
+        "/usr",
+        "/usr/lib/x",
+        "/var",
+        "/home",
+        "/root",
+        "/proc",
+        "/proc/1",
+        "/mnt",
+    ],
+)
+def test_other_directories_are_refused(value: str) -> None:
+    only_fault("temp/directories", f"/tmp/a,{value}")
+
+
+@pytest.mark.parametrize("value", ["a", "ab", "...", "....", "a/b", "ab\x00c"])
+def test_prefixes_match_neither_too_much_nor_nothing(value: str) -> None:
+    only_fault("temp/prefixes", f"storage-,{value}")
+
+
+def test_quarantine_is_refused_as_long_as_it_is_not_built() -> None:
+    assert "isn't built yet" in only_fault("quarantine/retention-hours", "24")
+
+
+@pytest.mark.parametrize(
+    ("value", "origin"),
+    [
+        ("https://Example.COM/", "https://example.com"),
+        ("https://example.com:443", "https://example.com"),
+        ("https://example.com:8443", "https://example.com:8443"),
+        ("http://localhost:54321", "http://localhost:54321"),
+        ("http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
+        ("http://[::1]:5000", "http://[::1]:5000"),
+    ],
+)
+def test_the_url_becomes_an_origin(value: str, origin: str) -> None:
+    assert read_tree({**PARAMETERS, "supabase/url": value}).supabase_url == origin
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://example.com",
+        "ftp://example.com",
+        "example.com",
+        "https://",
+        "https:///x",
+        "https://a b.co",
+        "https://[",
+        "https://example.com/rest",
+        "https://example.com?x",
+        "https://example.com#x",
+        "https://example.com:port",
+        "https://example.com:0",
+        "https://a..b",
+        "https://a\\b",
+        "https://exämple.com",
+        "https://example.com\n",
+        "::",
+    ],
+)
+def test_other_urls_are_refused(value: str) -> None:
+    only_fault("supabase/url", value)
+
+
+def test_a_password_in_the_url_is_refused_and_not_shown() -> None:
+    assert "hushhush" not in only_fault("supabase/url", "https://me:hushhush@example.com")
+
+
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if name != "supabase/service-role-key"])
+def test_a_key_pasted_into_the_wrong_parameter_is_not_shown(name: str) -> None:
+    for key in ("sb_secret_hushhush", "eyJhushhush"):
+        assert "hushhush" not in " ".join(faults({name: f"{key},,"}))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgresql://me:pw@db.example.com:5432/postgres?sslmode=require",
+        "postgres://me@localhost/postgres",
+        "postgresql://postgres:@/postgres?host=/run/sockets",
+        "postgresql://%2Frun%2Fsockets/postgres?user=me",
+    ],
+)
+def test_a_database_url_has_a_host_and_a_user(value: str) -> None:
+    assert read_tree({**PARAMETERS, "database/url": value}).database_url.get_secret_value() == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "mysql://me:hushhush@db/x",
+        "host=db user=me password=hushhush",
+        "postgresql://:hushhush@db/x",
+        "postgresql://me:hushhush@/x",
+        "postgresql://me:hushhush@db:port/x",
+        "postgresql://me:hushhush@[db/x",
+        "postgresql://me:hushhush@a,b/x",
+        "postgresql://me:hushhush@db/x\n",
+    ],
+)
+def test_other_database_urls_are_refused_and_not_shown(value: str) -> None:
+    assert "hushhush" not in only_fault("database/url", value)
+
+
+@pytest.mark.parametrize("key", ["sb_publishable_hushhush", "sb_secret_hush hush", "sb_secret_hushhush\n", "hushhüsh"])
+def test_what_cannot_be_a_secret_key_is_refused_and_not_shown(key: str) -> None:
+    assert "hush" not in only_fault("supabase/service-role-key", key)
+
+
+@pytest.mark.parametrize(
+    "key", ["eyJhushhush", "eyJa.eyJhushhush.c", "eyJa.W10.hushhush", "eyJa." + "W1tb" * 1500 + ".c"]
+)
+def test_a_damaged_jwt_is_refused_and_not_shown(key: str) -> None:
+    assert "damaged" in (fault := only_fault("supabase/service-role-key", key))
+    assert "hush" not in fault
+
+
+def test_a_service_role_jwt_of_this_project_is_accepted() -> None:
+    key = jwt(role="service_role", ref=REF, exp=LATER.timestamp())
+    assert read_tree({**PARAMETERS, "supabase/service-role-key": key}).service_role_key.get_secret_value() == key
+
+
+@pytest.mark.parametrize(
+    ("key", "fault"),
+    [
+        (jwt(role="anon"), "role claim is 'anon'"),
+        (jwt(), "role claim is None"),
+        (jwt(role="service_role", exp=EARLIER.timestamp()), "expired"),
+        (jwt(role="service_role", exp=NOW.timestamp()), "expired"),
+        (jwt(role="service_role", exp=float("nan")), "expired"),
+        (jwt(role="service_role", exp="tomorrow"), "no number"),
+        (jwt(role="service_role", exp=True), "no number"),
+    ],
+)
+def test_a_jwt_tells_that_it_is_the_wrong_one(key: str, fault: str) -> None:
+    assert fault in only_fault("supabase/service-role-key", key)
+
+
+@pytest.mark.parametrize("key", ["sb_secret_x", jwt(role="service_role"), jwt(role="service_role", exp=1e400)])
+def test_a_key_that_says_nothing_against_itself_has_no_faults(key: str) -> None:
+    assert key_faults(key, NOW) == []
+
+
+POOLER = "aws-0-eu-central-1.pooler.supabase.com:6543"
+
+
+@pytest.mark.parametrize(
+    "database",
+    [
+        f"postgresql://postgres:pw@db.{OTHER_REF}.supabase.co:5432/postgres",
+        f"postgresql://postgres:pw@DB.{OTHER_REF}.supabase.co/postgres",
+        f"postgresql://postgres.{OTHER_REF}:pw@{POOLER}/postgres",
+        f"postgresql://worker.{OTHER_REF}:pw@{POOLER}/postgres",
+        f"postgresql://worker%2E{OTHER_REF}:pw@{POOLER}/postgres",
+        f"postgresql://postgres.{REF}:pw@{POOLER}/postgres?user=postgres.{OTHER_REF}",
+        f"postgresql://postgres:pw@db.{REF}.supabase.co/postgres?host=DB.{OTHER_REF}.supabase.co",
+        f"postgresql://worker.{OTHER_REF}:pw@proxy.example.com/postgres",
+    ],
+)
+def test_the_database_of_another_project_is_refused(database: str) -> None:
+    (fault,) = faults({"database/url": database})
+    assert f"supabase/url names '{REF}', database/url names '{OTHER_REF}'" in fault
+
+
+@pytest.mark.parametrize(
+    "database",
+    [
+        f"postgresql://postgres:pw@db.{REF}.supabase.co:5432/postgres",
+        f"postgresql://postgres.{REF}:pw@{POOLER}/postgres",
+        "postgresql://first.last:pw@proxy.example.com/postgres",
+    ],
+)
+def test_a_database_that_names_this_project_or_none_is_accepted(database: str) -> None:
+    read_tree({**PARAMETERS, "database/url": database})
+
+
+def test_the_key_of_another_project_is_refused() -> None:
+    (fault,) = faults({"supabase/service-role-key": jwt(role="service_role", ref=OTHER_REF)})
+    assert f"supabase/service-role-key names '{OTHER_REF}'" in fault
+
+
+def test_key_and_database_are_compared_behind_a_custom_domain_too() -> None:
+    (fault,) = faults(
+        {
+            "supabase/url": "https://storage.example.com",
+            "supabase/service-role-key": jwt(role="service_role", ref=OTHER_REF),
+        }
+    )
+    assert f"database/url names '{REF}'" in fault
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(PARAMETERS)), st.text(max_size=60) | st.from_regex(r"https?://\S*|postgres(ql)?://\S*"))
+def test_whatever_a_parameter_holds_it_is_read_or_refused_by_name(name: str, value: str) -> None:
+    try:
+        read_tree({**PARAMETERS, name: value})
+    except ConfigurationError as refusal:
+        unnamed = [fault for fault in refusal.faults if name not in fault]
+    else:
+        unnamed = []
+    assert unnamed == []
