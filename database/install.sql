@@ -76,8 +76,9 @@ create table if not exists storage_cleanup.deletion (
 -- Unfinished work only, so it stays small however long the history grows.
 create index if not exists deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');
-create index if not exists deletion_unfinished_object on storage_cleanup.deletion ((bucket_id || '/' || object_name))
-    where state in ('claimed', 'file_deleted');
+-- The history, too: a new job may be given the URL of a file that has gone.
+create index if not exists deletion_object on storage_cleanup.deletion ((bucket_id || '/' || object_name))
+    where state in ('claimed', 'file_deleted', 'done');
 create index if not exists deletion_finished on storage_cleanup.deletion (updated_at)
     where state in ('done', 'released', 'purged', 'restored');
 
@@ -154,11 +155,11 @@ begin
         return array[reference::uuid];
     end if;
     return array(
-        select found[1]::uuid
-        from regexp_matches(reference, '[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}', 'g') as found
+        select piece[1]::uuid
+        from regexp_matches(reference, '[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}', 'g') as piece
         union
-        select found[1]::uuid
-        from regexp_matches(reference, '[0-9a-fA-F]{4}(?:-?[0-9a-fA-F]{4}){7}', 'g') as found);
+        select piece[1]::uuid
+        from regexp_matches(reference, '[0-9a-fA-F]{4}(?:-?[0-9a-fA-F]{4}){7}', 'g') as piece);
 end $$;
 
 -- Hash, because a B-tree would refuse the application's row when a value is long; NULLs take no room in it.
@@ -207,7 +208,8 @@ language plpgsql security definer set search_path = ''
 as $$
 declare
     jobs    uuid[] := '{}';    -- the jobs that the asset names
-    objects text[] := '{}';    -- the objects that it points at by a path of its own
+    objects text[] := '{}';    -- the objects that it points at by a path of its own, and those of these jobs
+    holders uuid[];            -- the jobs that a claim of these objects would be made for
     path    text;
     taken   uuid;
 begin
@@ -233,9 +235,11 @@ begin
 
     -- A statement of its own, so it sees what was committed while the lock was waited for. Above read committed it
     -- would not; but a primary key does, and turns what can't be seen into a serialization failure.
+    objects := objects || array(select storage_cleanup.object_key(output_url) from public.render_jobs where id = any (jobs));
     if current_setting('transaction_isolation') <> 'read committed' then
-        insert into storage_cleanup.deletion (job_id) select unnest(jobs) on conflict do nothing;
-        delete from storage_cleanup.deletion where job_id = any (jobs) and run_id is null;
+        holders := jobs || array(select id from public.render_jobs where storage_cleanup.object_key(output_url) = any (objects));
+        insert into storage_cleanup.deletion (job_id) select distinct unnest(holders) on conflict do nothing;
+        delete from storage_cleanup.deletion where job_id = any (holders) and run_id is null;
     end if;
     select job_id into taken from storage_cleanup.deletion
     where job_id = any (jobs) and state not in ('released', 'restored')
@@ -243,9 +247,9 @@ begin
     if taken is null then
         select deletion.job_id into taken
         from storage_cleanup.deletion
-        where state in ('claimed', 'file_deleted')
-          and bucket_id || '/' || object_name = any (objects || array(
-              select storage_cleanup.object_key(output_url) from public.render_jobs where id = any (jobs)))
+        where state in ('claimed', 'file_deleted', 'done') and bucket_id || '/' || object_name = any (objects)
+          and (state <> 'done' or not exists (select from storage.objects as stored
+                                              where stored.bucket_id = deletion.bucket_id and stored.name = deletion.object_name))
         limit 1;
     end if;
     if taken is not null then
@@ -311,6 +315,7 @@ begin
     select id, coalesce(created_at, now()), storage_cleanup.has_file(output_url)
     from public.render_jobs
     where id = any (storage_cleanup.job_ids_in(old.metadata ->> 'render_job_id')) and status = 'completed'
+    order by id for key share       -- waits for a claim that still saw it saved, and is about to forget it
     on conflict do nothing;
     return null;
 end $$;
@@ -469,7 +474,7 @@ as $$
 begin
     if plan is not null then
         return query
-        select page.job_id, '-infinity'::timestamptz, job.output_url, job.id is null
+        select page.job_id, 'epoch'::timestamptz, job.output_url, job.id is null
         from storage_cleanup.plan_job as page
         left join public.render_jobs as job on job.id = page.job_id
         where run_id = plan and page.job_id > after_job
@@ -729,13 +734,18 @@ begin
     end if;
     locked := array(select id from public.render_jobs where id = any (batch) order by id for update skip locked);
 
-    -- Neither can happen while the guard stands; if it does, a row that somebody needs is worth more than order.
+    -- The guard lets nobody save these; but a row that somebody needs is worth more than order.
     saved := array(select storage_cleanup.saved_among(batch));
-    kept := array(
-        select deletion.job_id from storage_cleanup.deletion
-        join storage.objects as stored on stored.bucket_id = deletion.bucket_id and stored.name = deletion.object_name
-        where deletion.job_id = any (batch));
-    perform storage_cleanup.release(saved || kept, 'saved or uploaded again');
+    kept := array(     -- rendered again, or uploaded again under the same name
+        select job.id from public.render_jobs as job
+        join storage_cleanup.deletion as ledger on ledger.job_id = job.id
+        left join storage.objects as stored on stored.bucket_id = ledger.bucket_id and stored.name = ledger.object_name
+        where job.id = any (batch)
+          and (stored.id is not null or job.status is distinct from 'completed'
+               or case when ledger.object_name is null then storage_cleanup.has_file(job.output_url)
+                       else storage_cleanup.object_key(job.output_url)
+                            is distinct from ledger.bucket_id || '/' || ledger.object_name end));
+    perform storage_cleanup.release(saved || kept, 'saved or rendered again');
     locked := array(select unnest(locked) except select unnest(saved || kept));
 
     begin
@@ -780,7 +790,7 @@ begin
     union all
     select job, 'saved', null from unnest(saved) as job
     union all
-    select job, 'file_came_back', null from unnest(kept) as job where job <> all (saved);
+    select job, 'rendered_again', null from unnest(kept) as job where job <> all (saved);
 end $$;
 
 -- Claims old, unsaved, completed jobs that never had a file. There is nothing to remove, so delete_rows may follow at once.

@@ -48,6 +48,7 @@ _INSTALLATION = (
     (SUPERUSER, ROOT / "local" / "sql" / "supabase.sql"),
     ("postgres", ROOT / "local" / "sql" / "application.sql"),
     ("postgres", ROOT / "database" / "install.sql"),
+    ("postgres", ROOT / "local" / "sql" / "worker.sql"),
 )
 
 
@@ -137,6 +138,10 @@ class Postgres:
     def drop_database(self, name: str) -> None:
         """Drop a database, ending the sessions in it."""
         self._administer("drop database if exists {} with (force)", name)
+
+    def program(self, name: str) -> str:
+        """Return the path of one of PostgreSQL's own programs, of the server's version."""
+        return str(self._binaries / name)
 
     def _administer(self, statement: str, *names: str) -> None:
         with self._connect(SUPERUSER) as connection:

@@ -11,10 +11,11 @@ import pytest
 from local.aws import Aws
 from local.keys import Keys
 from local.postgres import Database, Postgres
-from local.stack import create_buckets, own_directory, write_parameters
+from local.stack import BUCKETS, own_directory, write_parameters
 from local.storage_emulator import StorageServer
 
 _NUMBERS = count(1)
+_BUCKET_ROWS = [(bucket, bucket, public) for bucket, public in BUCKETS.items()]
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,13 @@ def database(postgres: Postgres) -> Iterator[Database]:
 
 
 @pytest.fixture
-def storage(storage_server: StorageServer, database: Database, keys: Keys, tmp_path: Path) -> StorageServer:
+def storage(storage_server: StorageServer, database: Database, tmp_path: Path) -> Iterator[StorageServer]:
     """Storage, bound to the test's database, with the application's buckets."""
+    with database.connect("supabase_storage_admin") as connection, connection.cursor() as cursor:
+        cursor.executemany("insert into storage.buckets (id, name, public) values (%s, %s, %s)", _BUCKET_ROWS)
     storage_server.use(database.url("supabase_storage_admin"), tmp_path / "bytes")
-    create_buckets(storage_server.url, keys.service_role)
-    storage_server.reset_stats()
-    return storage_server
+    yield storage_server
+    storage_server.release()
 
 
 @pytest.fixture

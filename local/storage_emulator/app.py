@@ -49,12 +49,17 @@ class Emulator:
         self, database_url: str, directory: Path, *, pool_size: int = 20, statement_timeout_ms: int = 30_000
     ) -> None:
         """Work on a database and a directory from now on, with all counters at zero and no faults."""
-        if self._pool:
-            self._pool.close()
+        self.release()
         self._pool = Pool(database_url, size=pool_size, statement_timeout_ms=statement_timeout_ms)
         self._blobs = Blobs(directory)
         self.faults.configure({})
         self.stats.reset()
+
+    def release(self) -> None:
+        """Let go of the database, so that it can be dropped."""
+        if self._pool:
+            self._pool.close()
+        self._pool = None
 
     @property
     def blobs(self) -> Blobs:

@@ -18,6 +18,9 @@ class Steerable(Protocol):
     def use(self, database_url: str, directory: Path, *, pool_size: int, statement_timeout_ms: int) -> None:
         """Work on a database and a directory from now on."""
 
+    def release(self) -> None:
+        """Let go of the database."""
+
 
 def control_routes(emulator: Steerable) -> Blueprint:
     """Return the routes that steer an emulator."""
@@ -32,6 +35,11 @@ def control_routes(emulator: Steerable) -> Blueprint:
             pool_size=wanted["pool_size"],
             statement_timeout_ms=wanted["statement_timeout_ms"],
         )
+        return jsonify({})
+
+    @control.delete("/target")
+    def release() -> Response:
+        emulator.release()
         return jsonify({})
 
     @control.put("/faults")

@@ -105,7 +105,7 @@ def slow_down() -> StorageError:
 def translate(error: psycopg.Error) -> StorageError:
     """Return the server's answer to an error of its database."""
     # Refused before a session exists, when there is no SQLSTATE yet.
-    if "too many clients" in str(error) or "connection slots" in str(error):
+    if any(phrase in str(error) for phrase in ("too many clients", "too many connections", "connection slots")):
         return too_many_connections()
     for kind, answer in _DATABASE_ERRORS.items():
         if isinstance(error, kind):

@@ -78,6 +78,10 @@ class StorageServer:
             },
         )
 
+    def release(self) -> None:
+        """Let go of the database, so that it can be dropped at once."""
+        self._steer("DELETE", "/target")
+
     def inject(self, probabilities: Mapping[str, float] | None = None, **settings: Any) -> None:
         """Inject faults from now on; ``local.storage_emulator.faults.Faults`` lists the settings."""
         self._steer("PUT", "/faults", {"probabilities": dict(probabilities or {}), **settings})

@@ -85,6 +85,7 @@ def emulated_server(request: pytest.FixtureRequest, directory: Path) -> Iterator
     emulator.use(Database(postgres, "contract").url("supabase_storage_admin"), directory)
     with httpx.Client(base_url=f"{emulator.url}/storage/v1", timeout=10) as client:
         yield Server(client, key_ring(JWT_SECRET))
+    emulator.release()
     postgres.drop_database("contract")
 
 

@@ -176,3 +176,24 @@ def test_a_dry_run_plans_what_a_real_run_does_and_deletes_nothing(application: A
     real = cleanup()
     assert real["phases"]["storage_files"]["deleted"] == 30
     assert real["phases"]["render_jobs"]["deleted"] == 31
+
+
+def test_a_job_that_is_rendered_again_keeps_its_row_and_its_new_file(
+    application: Application, cleanup: Cleanup, servers: Servers
+) -> None:
+    """Its old file has been removed, but the row couldn't go before the user rendered anew."""
+    render = application.render()
+    with servers.database.connect() as connection:
+        connection.execute("create table favourites (job uuid references render_jobs)")
+        connection.execute("insert into favourites values (%s)", (render.job_id,))
+        cleanup()
+        application.upload("images", "anew.png", b"anew")
+        connection.execute(
+            "update render_jobs set output_url = '/object/public/images/anew.png' where id = %s", (render.job_id,)
+        )
+        connection.execute("drop table favourites")
+    answer = cleanup()
+    assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"rendered_again": 1}
+    assert application.jobs() == {render.job_id}
+    assert application.files() == {("images", "anew.png")}
+    application.save(render)

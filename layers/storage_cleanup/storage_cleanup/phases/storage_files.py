@@ -235,14 +235,16 @@ class _StorageFiles:
         except DatabaseError:
             self.result.failed["unconfirmed"] += len(claims)  # the next run finds out
             raise
-        gone = {row.job_id for row in settled if row.gone}
+        gone = {row.job_id: row.gone for row in settled}
         credited = {claim.job_id for claim in _one_an_object(claims) if claim.object_name in removal.removed}
         failures = 0
         for claim in claims:
-            if claim.job_id in gone and claim.job_id in credited:
+            if claim.job_id not in gone:
+                self.result.skipped["taken_over"] += 1
+            elif gone[claim.job_id] and claim.job_id in credited:
                 self.result.deleted += 1
                 self.result.bytes += claim.bytes
-            elif claim.job_id in gone:
+            elif gone[claim.job_id]:
                 self.result.already_missing += 1
             else:
                 failures += 1

@@ -1,0 +1,177 @@
+"""install.sql and uninstall.sql: idempotent, without a trace, with psql and without."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import errors as pg
+
+from local.postgres import Database, Postgres
+from tests.conftest import Servers
+from tests.integration.conftest import Cleanup
+
+ROOT = Path(__file__).resolve().parents[2]
+INSTALL, UNINSTALL = ROOT / "database" / "install.sql", ROOT / "database" / "uninstall.sql"
+
+
+@pytest.fixture(scope="module", params=[16, 18])
+def cluster(request: pytest.FixtureRequest, stack_directory: Path) -> Iterator[Postgres]:
+    """A cluster of the oldest and of the newest version that the wheel has."""
+    with Postgres(stack_directory / f"install-{request.param}", request.param) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def project(cluster: Postgres, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A Supabase project with the application's tables, and nothing of ours."""
+    name = "project"
+    with psycopg.connect(cluster.url("supabase_admin"), autocommit=True) as admin:
+        admin.execute(f"create database {name} owner postgres")
+        database = Database(cluster, name)
+        with database.connect("supabase_admin") as superuser:
+            superuser.execute((ROOT / "local" / "sql" / "supabase.sql").read_bytes())
+        with database.connect() as owner:
+            owner.execute((ROOT / "local" / "sql" / "application.sql").read_bytes())
+        yield database
+        admin.execute(f"drop database {name} with (force)")
+
+
+def run(database: Database, script: Path) -> None:
+    """Run a script as the SQL editor does: the whole text in one request."""
+    with database.connect() as owner:
+        owner.execute(script.read_bytes())
+
+
+def dump(database: Database) -> str:
+    """Return everything that is in the database, as SQL."""
+    output = subprocess.run(
+        [database.postgres.program("pg_dump"), "--restrict-key=same", database.url("supabase_admin")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return output.stdout
+
+
+def test_installing_twice_changes_nothing(project: Database) -> None:
+    run(project, INSTALL)
+    once = dump(project)
+    run(project, INSTALL)
+    assert dump(project) == once
+
+
+def test_uninstalling_leaves_no_trace(project: Database) -> None:
+    before = dump(project)
+    run(project, INSTALL)
+    assert dump(project) != before
+    run(project, UNINSTALL)
+    assert dump(project) == before
+    with project.connect() as owner:
+        assert owner.execute("select count(*) from pg_roles where rolname ~ 'storage_cleanup'").fetchone() == (0,)
+
+
+def test_uninstalling_twice_is_fine(project: Database) -> None:
+    run(project, UNINSTALL)
+    run(project, UNINSTALL)
+
+
+def test_both_scripts_run_through_psql(project: Database) -> None:
+    for script in (INSTALL, UNINSTALL):
+        command = [project.postgres.program("psql"), "-v", "ON_ERROR_STOP=1", "-qf", script, project.url()]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+def test_what_was_rendered_before_the_installation_is_found(project: Database) -> None:
+    with project.connect() as owner:
+        owner.execute(
+            "insert into render_jobs (user_id, status) select gen_random_uuid(), 'completed' from generate_series(1, 3)"
+        )
+        owner.execute("insert into render_jobs (user_id, status) values (gen_random_uuid(), 'running')")
+        owner.execute(
+            "insert into user_assets (user_id, asset_type, metadata) "
+            "select user_id, 'generated_saved', jsonb_build_object('render_job_id', id) from render_jobs limit 1"
+        )
+        run(project, INSTALL)
+        assert owner.execute("select count(*) from storage_cleanup.candidate").fetchone() == (2,)
+
+
+def test_it_says_what_is_missing(project: Database) -> None:
+    with project.connect() as owner:
+        owner.execute("drop table render_jobs")
+    with pytest.raises(pg.RaiseException, match=r"public\.render_jobs and public\.user_assets must exist"):
+        run(project, INSTALL)
+
+
+def test_an_ordinary_user_can_render_and_save_after_it(project: Database) -> None:
+    """Triggers and expression indexes run with the rights of whoever writes the row."""
+    run(project, INSTALL)
+    with project.connect("authenticated") as user:
+        user.execute(
+            """select set_config('request.jwt.claims', '{"sub": "7b3c6f1e-0000-4000-8000-000000000000"}', false)"""
+        )
+        user.execute("insert into render_jobs (user_id, status, output_url) values (auth.uid(), 'running', null)")
+        user.execute(
+            "update render_jobs set status = 'completed', output_url = '/object/sign/images/a%20b.png?token=t'"
+        )
+        user.execute(
+            "insert into user_assets (user_id, asset_type, metadata) "
+            "select user_id, 'generated_saved', jsonb_build_object('render_job_id', upper(id::text)) from render_jobs"
+        )
+        user.execute("delete from user_assets")
+    with project.connect() as owner:
+        assert owner.execute("select has_file from storage_cleanup.candidate").fetchone() == (True,)
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    [
+        "select * from public.render_jobs",
+        "select * from public.user_assets",
+        "select * from storage.objects",
+        "delete from public.render_jobs",
+        "insert into storage_cleanup.deletion (job_id) values (gen_random_uuid())",
+        "update storage_cleanup.deletion set state = 'done'",
+        "delete from storage_cleanup.run",
+        "insert into storage_cleanup.candidate values (gen_random_uuid(), now(), true)",
+        "select storage_cleanup.reconcile()",
+        "create table public.mine ()",
+        "create table storage_cleanup.mine ()",
+    ],
+)
+def test_the_worker_can_do_nothing_else(servers: Servers, forbidden: str) -> None:
+    with servers.database.connect("storage_cleanup_worker") as worker, pytest.raises(pg.InsufficientPrivilege):
+        worker.execute(forbidden)
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
+def test_nobody_else_can_call_the_cycle(servers: Servers, role: str) -> None:
+    with servers.database.connect(role) as stranger, pytest.raises(pg.InsufficientPrivilege):
+        stranger.execute("select storage_cleanup.release('{}', 'x')")
+
+
+def test_functions_with_rights_of_their_own_have_a_fixed_search_path(servers: Servers) -> None:
+    with servers.database.connect() as owner:
+        loose = owner.execute(
+            "select proname from pg_proc where pronamespace = 'storage_cleanup'::regnamespace and prosecdef "
+            "and not 'search_path=\"\"' = any (coalesce(proconfig, '{}'))"
+        ).fetchall()
+    assert loose == []
+
+
+@pytest.mark.parametrize(
+    "sabotage",
+    [
+        "drop schema storage_cleanup cascade",
+        "create or replace function storage_cleanup.schema_version() returns integer language sql immutable return 0",
+    ],
+)
+def test_without_the_right_schema_the_function_names_the_file_to_run(
+    servers: Servers, cleanup: Cleanup, sabotage: str
+) -> None:
+    with servers.database.connect() as owner:
+        owner.execute(sabotage)
+    answer = cleanup()
+    assert answer["status"] == "failed"
+    assert "run database/install.sql" in answer["message"]
