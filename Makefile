@@ -2,44 +2,98 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-export PYTHONPATH := layers/storage_cleanup:.
+STAGE  ?= testing
 EVENT  ?= events/scheduled.json
+SAM    := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
+export PYTHONPATH := layers/storage_cleanup:.
+
+# Lambda's runtime, which `sam build` compiles the layers for: on PATH, or from pyenv.
+PYTHON_313 := $(shell for python in "$$(command -v python3.13)" $$HOME/.pyenv/versions/3.13*/bin/python3.13; do \
+	"$$python" -c '' 2>/dev/null && dirname "$$python" && break; done)
+
+# What CloudFormation may not touch: parameters belong to operators once they are there.
+STACK_POLICY := {"Statement": [ \
+	{"Effect": "Allow", "Principal": "*", "Action": "Update:*", "Resource": "*"}, \
+	{"Effect": "Deny", "Principal": "*", "Action": ["Update:Modify", "Update:Replace"], "Resource": "*", \
+	 "Condition": {"StringEquals": {"ResourceType": ["AWS::SSM::Parameter"]}}}]}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format test-contract invoke lock clean
+.PHONY: help demo test check check-code check-template format test-contract invoke prove build deploy secrets delete lock clean
 
-help:            ## show this list
+help:                        ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
-demo: $(VENV)/.ready        ## the whole system on the embedded stack, from nothing to a checked run
+# ---------------------------------------------------------------------------------------------------- try and test
+
+demo: $(VENV)/.ready         ## the whole system on the embedded stack, from nothing to a checked run
 	@$(BIN)/python -m local.demo
 
-test: $(VENV)/.ready        ## every test
+invoke: $(VENV)/.ready       ## one event (EVENT=events/X.json) through the real handler
+	@$(BIN)/python -m local.invoke $(EVENT)
+
+test: $(VENV)/.ready .venv-sam/.ready ## every test
 	@$(BIN)/python -m pytest
 
-check: $(VENV)/.ready       ## formatting, linting, types
+test-contract: $(VENV)/.ready ## the recorded Storage contract against SUPABASE_URL, or the emulator when unset
+	@$(BIN)/python -m pytest tests/contract
+
+prove: $(VENV)/.ready        ## the long campaigns: races, kills, faults, fuzzing
+	@$(BIN)/python -m tests.campaigns
+
+# ---------------------------------------------------------------------------------------------------- check
+
+check: check-code check-template ## formatting, linting, types, template
+
+check-code: $(VENV)/.ready
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-format: $(VENV)/.ready      ## rewrite the code as ruff wants it
+check-template: .venv-sam/.ready .venv-checkov/.ready
+	@AWS_DEFAULT_REGION=eu-central-1 $(SAM) validate --lint
+	@.venv-sam/bin/cfn-lint template.yaml
+	@.venv-checkov/bin/checkov -f template.yaml --framework cloudformation --compact --quiet --skip-download
+
+format: $(VENV)/.ready       ## rewrite the code as ruff wants it
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-test-contract: $(VENV)/.ready ## replay the recorded Storage contract against SUPABASE_URL, or the emulator when unset
-	@$(BIN)/python -m pytest tests/contract
+# ---------------------------------------------------------------------------------------------------- AWS
 
-invoke: $(VENV)/.ready      ## one event (EVENT=events/X.json) through the real handler
-	@$(BIN)/python -m local.invoke $(EVENT)
+build: .venv-sam/.ready      ## build the functions and layers for Lambda
+	@test -n "$(PYTHON_313)" || { echo "make build needs python3.13, on PATH or from pyenv" >&2; exit 1; }
+	@PATH="$(PYTHON_313):$$PATH" $(SAM) build
 
-lock: $(VENV)/.ready        ## resolve the requirements again and rewrite the locks
+deploy: build                ## deploy STAGE (testing or production)
+	@$(SAM) deploy --config-env $(STAGE) $(DEPLOY_FLAGS)
+	@aws cloudformation set-stack-policy --stack-name storage-cleanup-$(STAGE) --stack-policy-body '$(STACK_POLICY)'
+
+secrets: $(VENV)/.ready      ## ask for the secrets of STAGE and store them as SecureStrings
+	@$(BIN)/python -m local.put_secrets $(STAGE)
+
+delete: .venv-sam/.ready     ## delete the stack of STAGE
+	@$(SAM) delete --config-env $(STAGE)
+
+# ---------------------------------------------------------------------------------------------------- install
+
+lock: ## resolve the requirements again and rewrite the locks
 	@sh requirements/lock.sh
 
 clean:                       ## remove everything that was installed or built here
 	rm -rf .venv .venv-* .stack .aws-sam build
 
 $(VENV)/.ready: requirements/dev.txt
-	@echo "Installing into $(VENV) (first time: about a minute) ..."
+	@echo "Installing into $(VENV) (the first time; about a minute) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --require-hashes -r requirements/dev.txt | grep -E '^(Collecting|Installing|Successfully)' | cut -c1-70
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/pip.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r $< \
+		| sed -n 's/^Collecting \([^ ]*\).*/  \1/p'
+	@$(BIN)/python -c 'import moto, psycopg, pytest'
+	@touch $@
+
+.venv-%/.ready: requirements/%.txt
+	@echo "Installing into $(@D) ..."
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/pip.txt
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

@@ -10,7 +10,8 @@
 --   4  the candidates    which jobs are worth a look, without searching the history
 --   5  trust             may anything be deleted at all?
 --   6  one cycle         what the worker calls, in the order in which it calls it
---   7  the worker        a role that can do this and nothing else
+--   7  health            what is asked by whoever looks after it; all of it only reads
+--   8  the worker        a role that can do this and nothing else
 
 begin;
 set local lock_timeout = '10s';
@@ -105,6 +106,16 @@ create table if not exists storage_cleanup.reconciliation (
 );
 insert into storage_cleanup.reconciliation default values on conflict do nothing;
 
+-- What lay in Storage, a row a day and bucket: the trend that reports draw.
+create table if not exists storage_cleanup.usage (
+    day        date not null,              -- UTC
+    bucket_id  text not null,
+    objects    bigint not null,
+    bytes      bigint not null,
+    taken_at   timestamptz not null default clock_timestamp(),
+    primary key (day, bucket_id)
+);
+
 -- Columns of user_assets that hold a path or URL of their own; found below, and indexed.
 create table if not exists storage_cleanup.asset_path_column (
     name  text primary key
@@ -122,15 +133,33 @@ create or replace function storage_cleanup.object_key(url text) returns text
 language plpgsql immutable strict parallel safe
 as $$
 declare
-    path text := split_part(btrim(left(url, 8192), E' \t\n\r\f\v'), '#', 1);
+    path text;
 begin
-    if path like '%?%?token=%' and path ~ '^[^?]*/sign/[^?]*\?.*\?token=[^?]*$' then
-        path := regexp_replace(path, '\?token=[^?]*$', '');     -- Storage doesn't encode a ? in a name that it signs
+    -- The usual shapes take the short way through the branches below, without regular expressions: this runs in every
+    -- write of a render, and three times for each that is cleaned up.
+    if starts_with(url, 'http') and octet_length(url) <= 8192 and position('?' in url) > 0 and position('#' in url) = 0
+       and url not like '%?%?token=%' then
+        path := split_part(url, '?', 1);
     else
-        path := split_part(path, '?', 1);
+        path := split_part(left(btrim(url, E' \t\n\r\f\v'), 8192), '#', 1);
+        if path like '%?%?token=%' and path ~ '^[^?]*/sign/[^?]*\?.*\?token=[^?]*$' then
+            path := regexp_replace(path, '\?token=[^?]*$', '');     -- Storage doesn't encode a ? in a name that it signs
+        else
+            path := split_part(path, '?', 1);
+        end if;
     end if;
-    path := regexp_replace(path, '^([a-zA-Z][a-zA-Z0-9+.-]*:)?//[^/]*', '');
-    path := regexp_replace(path, '^/?(storage/v1/)?(((object|render/image)/(public|sign|authenticated)|object/info/(public|authenticated)|object/(info|upload/sign)|object|s3)/)?', '');
+    if starts_with(path, 'https://') or starts_with(path, 'http://') then
+        path := substr(path, length(split_part(path, '/', 1)) + length(split_part(path, '/', 3)) + 3);
+    elsif position('//' in path) > 0 then
+        path := regexp_replace(path, '^([a-zA-Z][a-zA-Z0-9+.-]*:)?//[^/]*', '');
+    end if;
+    if starts_with(path, '/storage/v1/object/sign/') then
+        path := substr(path, 25);
+    elsif starts_with(path, '/storage/v1/object/public/') then
+        path := substr(path, 27);
+    else
+        path := regexp_replace(path, '^/?(storage/v1/)?(((object|render/image)/(public|sign|authenticated)|object/info/(public|authenticated)|object/(info|upload/sign)|object|s3)/)?', '');
+    end if;
     if position('%' in path) > 0 then
         path := (
             select string_agg(
@@ -165,6 +194,9 @@ end $$;
 -- Hash, because a B-tree would refuse the application's row when a value is long; NULLs take no room in it.
 create index if not exists storage_cleanup_render_job_id on public.user_assets
     using hash ((metadata ->> 'render_job_id'));
+-- All saves, for counting them without reading them. Its key is the same for all, so it is small, and a write to it cheap.
+create index if not exists storage_cleanup_saved on public.user_assets ((true))
+    where metadata ->> 'render_job_id' is not null;
 -- Unusual spellings only: as good as empty.
 create index if not exists storage_cleanup_render_job_ids on public.user_assets
     using gin (storage_cleanup.job_ids_in(metadata ->> 'render_job_id'))
@@ -203,8 +235,9 @@ $$;
 -- 3  The guard. Whoever saves locks the job first (key share), whoever claims locks it first (for update): one of
 --    them waits, and then sees what the other did. A save that comes too late is an error, never a broken asset.
 
+-- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves.
 create or replace function storage_cleanup.guard_save() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     jobs    uuid[] := '{}';    -- the jobs that the asset names
@@ -235,10 +268,11 @@ begin
 
     -- A statement of its own, so it sees what was committed while the lock was waited for. Above read committed it
     -- would not; but a primary key does, and turns what can't be seen into a serialization failure.
-    objects := objects || array(select storage_cleanup.object_key(output_url) from public.render_jobs where id = any (jobs));
+    objects := objects || array(select storage_cleanup.object_key(output_url) from public.render_jobs
+                                where id = any (jobs) and storage_cleanup.has_file(output_url));
     if current_setting('transaction_isolation') <> 'read committed' then
         holders := jobs || array(select id from public.render_jobs where storage_cleanup.object_key(output_url) = any (objects));
-        insert into storage_cleanup.deletion (job_id) select distinct unnest(holders) on conflict do nothing;
+        insert into storage_cleanup.deletion (job_id) select distinct unnest(holders) order by 1 on conflict do nothing;
         delete from storage_cleanup.deletion where job_id = any (holders) and run_id is null;
     end if;
     select job_id into taken from storage_cleanup.deletion
@@ -284,13 +318,16 @@ return coalesce(btrim(output_url), '') <> '';
 
 -- A render completes: it is worth a look once it is old enough.
 create or replace function storage_cleanup.track_render() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
 as $$
+declare
+    new_object_key text;
 begin
     if new.output_url is not null and (tg_op = 'INSERT' or new.output_url is distinct from old.output_url) then
         -- A claim covers all jobs of its object. This one joins them, so it waits for a claim and holds off the next.
+        new_object_key := storage_cleanup.object_key(new.output_url);
         perform from public.render_jobs
-        where storage_cleanup.object_key(output_url) = storage_cleanup.object_key(new.output_url) and id <> new.id
+        where storage_cleanup.object_key(output_url) = new_object_key and id <> new.id
         order by id for key share;
     end if;
     if new.status = 'completed' then
@@ -308,7 +345,7 @@ create or replace trigger storage_cleanup_track_render
 
 -- An asset is deleted, or names another job: the job that it named is worth a look again.
 create or replace function storage_cleanup.track_unsave() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
 as $$
 begin
     insert into storage_cleanup.candidate (job_id, since, has_file)
@@ -334,9 +371,9 @@ as $$
     select job from unnest(jobs) as job
     where exists (select from public.user_assets where metadata ->> 'render_job_id' = job::text)
     union
-    select unnest(storage_cleanup.job_ids_in(metadata ->> 'render_job_id')) from public.user_assets
+    select named from public.user_assets, unnest(storage_cleanup.job_ids_in(metadata ->> 'render_job_id')) as named
     where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id')
-      and storage_cleanup.job_ids_in(metadata ->> 'render_job_id') && jobs
+      and storage_cleanup.job_ids_in(metadata ->> 'render_job_id') && jobs and named = any (jobs)
 $$;
 
 -- Which of these objects does an asset point at by a path of its own?
@@ -379,6 +416,9 @@ create or replace function storage_cleanup.reconcile_if_due() returns bigint
 language plpgsql security definer set search_path = ''
 as $$
 begin
+    if not exists (select from storage_cleanup.usage where day = (now() at time zone 'UTC')::date) then
+        perform storage_cleanup.remember_usage();
+    end if;
     update storage_cleanup.reconciliation set last_at = clock_timestamp() where last_at < now() - interval '1 day';
     return case when found then storage_cleanup.reconcile() end;
 end $$;
@@ -393,6 +433,9 @@ as $$
     select format('role %s is subject to row-level security on %s: what it can''t see would look unsaved or gone', current_user, blind)
     from unnest(array['storage.objects', 'public.user_assets', 'public.render_jobs']) as blind
     where row_security_active(blind)
+    union all       -- what is asked above holds for the owner of this function only
+    select 'the functions of schema storage_cleanup belong to several roles: run database/install.sql as the owner of all'
+    where (select count(distinct proowner) from pg_proc where pronamespace = 'storage_cleanup'::regnamespace) > 1
     union all
     select 'the guard trigger storage_cleanup_guard on public.user_assets is missing, disabled or altered: run database/install.sql'
     where not exists (
@@ -426,7 +469,7 @@ create or replace function storage_cleanup.buckets() returns table (id text, cre
 language sql stable security definer set search_path = ''
 as $$ select id, created_at from storage.buckets $$;
 
--- The reference set, counted now: every asset that names a job.
+-- The reference set, counted now: every asset that names a job. An index-only scan of storage_cleanup_saved.
 create or replace function storage_cleanup.count_saved() returns bigint
 language sql stable security definer set search_path = ''
 as $$ select count(*) from public.user_assets where metadata ->> 'render_job_id' is not null $$;
@@ -555,9 +598,11 @@ begin
                greatest(stored.created_at, stored.updated_at) as touched_at,
                coalesce((stored.metadata ->> 'size')::bigint, 0) as size
         from (select distinct unnest(keys) as key) as wanted
-        left join storage.objects as stored
-            on stored.bucket_id = split_part(wanted.key, '/', 1)
-           and stored.name = substr(wanted.key, position('/' in wanted.key) + 1)
+        left join lateral (     -- one look into the unique index for each, whatever the planner thinks of the number
+            select * from storage.objects as object
+            where object.bucket_id = split_part(wanted.key, '/', 1)
+              and object.name = substr(wanted.key, position('/' in wanted.key) + 1)
+            limit 1) as stored on true
     ),
     holder as (     -- every job that points at one of the objects
         select job.id, object.key, to_jsonb(job) as job, case
@@ -691,9 +736,11 @@ begin
     return query
     with checked as (
         select claim.job_id, stored.id is null as gone
-        from unnest(jobs) as asked (job_id)
-        join storage_cleanup.deletion as claim on claim.job_id = asked.job_id and claim.state = 'claimed'
-        left join storage.objects as stored on stored.bucket_id = claim.bucket_id and stored.name = claim.object_name
+        from storage_cleanup.deletion as claim
+        left join lateral (
+            select id from storage.objects as object
+            where object.bucket_id = claim.bucket_id and object.name = claim.object_name limit 1) as stored on true
+        where claim.job_id = any (jobs) and claim.state = 'claimed'
     )
     update storage_cleanup.deletion
     set state = case when gone then 'file_deleted' else 'claimed' end,
@@ -717,6 +764,8 @@ declare
     kept    uuid[];
     locked  uuid[];
     removed uuid[];
+    waiting uuid[];      -- neither kept nor locked: gone already, or in somebody else's hands
+    missing uuid[];
     refused uuid[] := '{}';
     one     uuid;
 begin
@@ -739,7 +788,9 @@ begin
     kept := array(     -- rendered again, or uploaded again under the same name
         select job.id from public.render_jobs as job
         join storage_cleanup.deletion as ledger on ledger.job_id = job.id
-        left join storage.objects as stored on stored.bucket_id = ledger.bucket_id and stored.name = ledger.object_name
+        left join lateral (
+            select id from storage.objects as object
+            where object.bucket_id = ledger.bucket_id and object.name = ledger.object_name limit 1) as stored on true
         where job.id = any (batch)
           and (stored.id is not null or job.status is distinct from 'completed'
                or case when ledger.object_name is null then storage_cleanup.has_file(job.output_url)
@@ -772,21 +823,18 @@ begin
             select deletion.job_id from storage_cleanup.deletion
             where deletion.job_id = any (refused) and object_name is null), 'row_protected');
     end;
+    waiting := array(select unnest(batch) except select unnest(saved || kept || locked));
+    missing := array(select unnest(waiting) except select id from public.render_jobs where id = any (waiting));
     return query
-    with missing as (
-        select job from unnest(batch) as job
-        where job <> all (saved || kept || locked) and not exists (select from public.render_jobs where id = job)
-    ),
-    finished as (
+    with finished as (
         update storage_cleanup.deletion
         set state = 'done', last_error = null, updated_at = clock_timestamp()
-        where deletion.job_id = any (removed) or deletion.job_id in (select job from missing)
+        where deletion.job_id = any (removed || missing)
         returning deletion.job_id
     )
-    select job_id, case when job_id = any (removed) then 'deleted' else 'already_missing' end, null from finished
+    select job_id, case when job_id = any (missing) then 'already_missing' else 'deleted' end, null from finished
     union all
-    select job, 'locked', null from unnest(batch) as job
-    where job <> all (saved || kept || locked) and job not in (select job from missing)
+    select job, 'locked', null from unnest(waiting) as job where job <> all (missing)
     union all
     select job, 'saved', null from unnest(saved) as job
     union all
@@ -843,20 +891,29 @@ begin
     ),
     parked as (
         select storage_cleanup.park(array_agg(id) || going, array_agg(reason) || array_fill('claimed'::text, array[cardinality(going)]), max_age)
-        from verdict where not dry_run
+        from verdict having not dry_run     -- not "where": an aggregate of no rows is a row, too
     )
     select id, reason, null from verdict cross join (select count(*) from parked) as noted
     union all
-    select unnest(going), 'claimed', null;
+    select unnest(going), 'claimed', null from (select count(*) from parked) as noted;
 end $$;
 
--- How many candidates are past the age, and how many claims are unfinished.
+-- How many orphans past the age wait, and how many claims are unfinished. Candidates that have been saved meanwhile are
+-- left out as far as the first 10000 go: of a long backlog, the number is an upper bound.
 create or replace function storage_cleanup.remaining(max_age interval) returns bigint
 language sql stable security definer set search_path = ''
 as $$
-    select (select count(*) from storage_cleanup.candidate where has_file and since < now() - max_age)
-         + (select count(*) from storage_cleanup.candidate where not has_file and since < now() - max_age)
+    with waiting as (
+        select (select count(*) from storage_cleanup.candidate where has_file and since < now() - max_age)
+             + (select count(*) from storage_cleanup.candidate where not has_file and since < now() - max_age) as count
+    ),
+    saved as (
+        select count(*) from storage_cleanup.saved_among(array(
+            select job_id from storage_cleanup.candidate where since < now() - max_age limit 10000))
+    )
+    select waiting.count - saved.count
          + (select count(*) from storage_cleanup.deletion where state in ('claimed', 'file_deleted'))
+    from waiting, saved
 $$;
 
 -- Closes a run. saved_assets is kept only by runs that were judged, and becomes what the next one is judged by.
@@ -869,7 +926,8 @@ as $$
     where id = finish_run.this_run
 $$;
 
--- Forgets what is finished and older than `keep`, a slice at a time, and plans that can't be used any more.
+-- Forgets what is finished and older than `keep`, a slice at a time, and plans that can't be used any more. Runs and usage
+-- are few and small, and stay four times as long: reports look back at a year.
 create or replace function storage_cleanup.prune(keep interval) returns void
 language sql security definer set search_path = ''
 as $$
@@ -877,13 +935,202 @@ as $$
         select job_id from storage_cleanup.deletion
         where state in ('done', 'released', 'purged', 'restored') and updated_at < now() - keep
         order by updated_at limit 10000 for update skip locked);
-    delete from storage_cleanup.run where status <> 'running' and started_at < now() - keep;
+    delete from storage_cleanup.run where status <> 'running' and started_at < now() - 4 * keep;
+    delete from storage_cleanup.usage where day < now() - 4 * keep;
     delete from storage_cleanup.plan_job where run_id in (
         select id from storage_cleanup.run where dry_run and started_at < now() - interval '2 days');
 $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- 7  The worker: may call the functions above that a cycle needs, and read its own tables. Give it a password with
+-- 7  Health. What the function health asks; all of it only reads. Each reads its tables once, however long they are.
+
+-- What lies in Storage, by bucket.
+create or replace function storage_cleanup.stored() returns table (bucket_id text, objects bigint, bytes bigint)
+language sql stable security definer set search_path = ''
+as $$
+    select bucket.id, count(stored.id),
+           coalesce(sum(case when jsonb_typeof(stored.metadata -> 'size') = 'number'
+                             then (stored.metadata ->> 'size')::numeric end), 0)::bigint
+    from storage.buckets as bucket left join storage.objects as stored on stored.bucket_id = bucket.id
+    group by bucket.id
+$$;
+
+-- Remembers what lies in Storage today; a cycle calls it once a day. The trend of a report is made of these.
+create or replace function storage_cleanup.remember_usage() returns void
+language sql security definer set search_path = ''
+as $$
+    insert into storage_cleanup.usage (day, bucket_id, objects, bytes)
+    select (now() at time zone 'UTC')::date, bucket_id, objects, bytes from storage_cleanup.stored()
+    on conflict do nothing
+$$;
+
+-- The jobs that assets name, however they spell it.
+create or replace function storage_cleanup.saves() returns table (asset_id uuid, job_id uuid)
+language sql stable security definer set search_path = ''
+as $$
+    select id, unnest(case when storage_cleanup.is_plain_job_id(reference) then array[reference::uuid]
+                           else storage_cleanup.job_ids_in(reference) end)
+    from (select id, metadata ->> 'render_job_id' as reference from public.user_assets offset 0) as asset
+    where reference is not null
+$$;
+
+-- Orphans that a cycle should have taken by now, by the day of their render: candidates that nobody saved, and claims
+-- that nobody finished. What a cycle has looked at and kept is no candidate of this age, for it comes back in an hour.
+create or replace function storage_cleanup.orphans(max_age interval, grace interval) returns table (day date, orphans bigint)
+language sql stable security definer set search_path = ''
+as $$
+    with waiting as (
+        select job_id from storage_cleanup.candidate
+        where since < now() - max_age - grace
+          and not exists (select from storage_cleanup.saves() as save where save.job_id = candidate.job_id)
+        union
+        select job_id from storage_cleanup.deletion
+        where state in ('claimed', 'file_deleted') and updated_at < now() - grace
+    )
+    select (created_at at time zone 'UTC')::date, count(*)
+    from waiting left join public.render_jobs as job on job.id = job_id
+    group by 1 order by 1
+$$;
+
+-- Completed jobs since then, saved and not saved.
+create or replace function storage_cleanup.completed(since timestamptz) returns table (saved bigint, not_saved bigint)
+language sql stable security definer set search_path = ''
+as $$
+    select count(*) filter (where is_saved), count(*) filter (where not is_saved)
+    from (select exists (select from storage_cleanup.saves() as save where save.job_id = job.id) as is_saved
+          from public.render_jobs as job where status = 'completed' and created_at >= since) as recent
+$$;
+
+-- Assets by type and day since then.
+create or replace function storage_cleanup.assets(since timestamptz)
+returns table (day date, asset_type text, assets bigint, bytes bigint)
+language sql stable security definer set search_path = ''
+as $$
+    select (created_at at time zone 'UTC')::date, asset_type, count(*), coalesce(sum(file_size), 0)::bigint
+    from public.user_assets where created_at >= since
+    group by 1, 2 order by 1, 2
+$$;
+
+-- What assets point at by a path of their own: with its bucket, or without.
+create or replace function storage_cleanup.asset_keys() returns setof text
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    path_column text;
+begin
+    for path_column in select name from storage_cleanup.asset_path_column loop
+        return query execute format(
+            'select storage_cleanup.object_key(%1$I) from public.user_assets where %1$I is not null', path_column);
+    end loop;
+end $$;
+
+-- Integrity both ways, in one pass. One row a finding, with up to three examples:
+--   saved_job_missing      an asset names a job that doesn't exist; `removed` counts those that this system removed
+--   saved_file_missing     an asset names a job whose file isn't in its bucket; `removed` as above
+--   row_without_file       nobody saved the completed job, it is older than max_age and grace, and its file is gone
+--   object_unknown         an object of that age in a listed bucket that no job and no asset points at
+--   url_not_understood     the URL of a completed job is another project's, or names no object that could exist
+--   url_in_other_bucket    the URL of a completed job names a bucket that isn't listed
+create or replace function storage_cleanup.integrity(origins text[], listed text[], max_age interval, grace interval)
+returns table (finding text, found bigint, removed bigint, bytes bigint, examples text[])
+language sql stable security definer set search_path = '' set work_mem = '64MB'
+as $$
+    with save as materialized (
+        select job_id, min(asset_id::text) as asset from storage_cleanup.saves() group by job_id
+    ),
+    job as materialized (       -- so that each URL is read once
+        select id, status, created_at, storage_cleanup.object_key(output_url) as key,
+               output_url ~ '^\s*([a-zA-Z][a-zA-Z0-9+.-]*:)?//' and not exists (
+                   select from unnest(origins) as origin
+                   where starts_with(lower(ltrim(left(output_url, 300), E' \t\n\r\f\v')), origin || '/')) as is_foreign
+        from public.render_jobs where storage_cleanup.has_file(output_url)
+    ),
+    placed as (                 -- both ways at once: jobs with or without their object, objects without a job
+        select job.*, stored.id as object_id, coalesce(job.key, stored.key) as place
+        from job full join (select id, bucket_id || '/' || name as key from storage.objects) as stored on stored.key = job.key
+    ),
+    judged as (
+        select placed.id, save.asset, ledger.state, case
+            when is_foreign or bucket.id is null or strpos(key, '/') = length(key)
+                 or key ~ '[^A-Za-z0-9_/!.*''()&$@=;:+,? -]|(^|/)[.]{1,2}(/|$)'
+                then case when placed.status = 'completed' then 'url_not_understood' end
+            when object_id is null and save.asset is not null then 'saved_file_missing'
+            when placed.status is distinct from 'completed' then null
+            when bucket.id <> all (listed) then 'url_in_other_bucket'
+            when object_id is null and placed.created_at < now() - max_age - grace
+                 and (state in ('claimed', 'file_deleted') and ledger.updated_at > now() - grace) is not true
+                then 'row_without_file' end as finding
+        from placed
+        left join save on save.job_id = placed.id
+        left join storage.buckets as bucket on bucket.id = split_part(key, '/', 1) and strpos(key, '/') > 0
+        left join storage_cleanup.deletion as ledger on ledger.job_id = placed.id
+        where placed.id is not null
+    ),
+    stranger as (
+        select place,
+               case when jsonb_typeof(stored.metadata -> 'size') = 'number' then (stored.metadata ->> 'size')::numeric end as size
+        from placed join storage.objects as stored on stored.id = object_id
+        where placed.id is null and stored.bucket_id = any (listed)
+          and greatest(stored.created_at, stored.updated_at) < now() - max_age - grace
+          and place not in (select storage_cleanup.asset_keys()) and stored.name not in (select storage_cleanup.asset_keys())
+    )
+    select 'saved_job_missing', count(*), count(ledger.job_id), 0::bigint, (array_agg(asset))[:3]
+    from save left join storage_cleanup.deletion as ledger on ledger.job_id = save.job_id and ledger.state = 'done'
+    where not exists (select from public.render_jobs as job where job.id = save.job_id)
+    union all
+    select finding, count(*), count(*) filter (where state in ('claimed', 'file_deleted', 'done')), 0,
+           (array_agg(coalesce(asset, id::text)))[:3]
+    from judged where finding is not null group by finding
+    union all
+    select 'object_unknown', count(*), 0, coalesce(sum(size), 0)::bigint, (array_agg(place))[:3] from stranger
+$$;
+
+-- Bytes of orphans by the month (UTC) in which they were claimed: this one and the last.
+create or replace function storage_cleanup.orphan_bytes() returns table (this_month bigint, last_month bigint)
+language sql stable security definer set search_path = ''
+as $$
+    select coalesce(sum(bytes) filter (where claimed_at >= first), 0)::bigint,
+           coalesce(sum(bytes) filter (where claimed_at < first), 0)::bigint
+    from storage_cleanup.deletion, (select date_trunc('month', now(), 'UTC') as first) as month
+    where state in ('claimed', 'file_deleted', 'done') and claimed_at >= first - interval '1 month'
+$$;
+
+-- What must be there for cycles to be safe and fast; `used` counts scans since the server's statistics began.
+create or replace function storage_cleanup.index_use() returns table (name text, is_valid boolean, used bigint)
+language sql stable security definer set search_path = ''
+as $$
+    select wanted.name, coalesce(indisvalid and indisready, false), coalesce(idx_scan, 0)
+    from (select unnest(array['storage_cleanup_render_job_id', 'storage_cleanup_saved', 'storage_cleanup_render_job_ids',
+                              'storage_cleanup_object_key']) as name
+          union all
+          select left('storage_cleanup_path_' || asset_path_column.name, 63) from storage_cleanup.asset_path_column) as wanted
+    left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
+    left join pg_stat_user_indexes as use on use.indexrelid = pg_index.indexrelid
+    order by wanted.name
+$$;
+
+-- The triggers that bring new candidates, as far as they are missing or off.
+create or replace function storage_cleanup.triggers_off() returns setof text
+language sql stable security definer set search_path = ''
+as $$
+    select wanted.name
+    from (values ('public.render_jobs', 'storage_cleanup_track_render'), ('public.user_assets', 'storage_cleanup_track_delete'),
+                 ('public.user_assets', 'storage_cleanup_track_update')) as wanted (of_table, name)
+    where not exists (select from pg_trigger where tgrelid = of_table::regclass and tgname = wanted.name and tgenabled in ('O', 'A'))
+$$;
+
+-- Sessions that wait for a lock while they work with one of the two tables, and transactions on them older than five minutes.
+create or replace function storage_cleanup.lock_trouble() returns table (waiting bigint, long_running bigint)
+language sql stable security definer set search_path = ''
+as $$
+    select count(*) filter (where wait_event_type = 'Lock'), count(*) filter (where xact_start < clock_timestamp() - interval '5 minutes')
+    from pg_stat_activity
+    where pid <> pg_backend_pid()
+      and pid in (select pid from pg_locks where relation in ('public.render_jobs'::regclass, 'public.user_assets'::regclass))
+$$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- 8  The worker: may call the functions above that a cycle and health need, and read its own tables. Give it a password with
 --        alter role storage_cleanup_worker login password '…';
 
 do $$
@@ -901,7 +1148,8 @@ grant execute on function
     to public;      -- indexes on the application's tables call them
 
 grant usage on schema storage_cleanup to storage_cleanup_worker;
-grant select on storage_cleanup.run, storage_cleanup.deletion, storage_cleanup.candidate, storage_cleanup.plan_job
+grant select on storage_cleanup.run, storage_cleanup.deletion, storage_cleanup.candidate, storage_cleanup.plan_job,
+    storage_cleanup.usage
     to storage_cleanup_worker;
 grant execute on function
     storage_cleanup.schema_version(), storage_cleanup.distrust(), storage_cleanup.buckets(), storage_cleanup.count_saved(),
@@ -913,10 +1161,14 @@ grant execute on function
     storage_cleanup.delete_rows(uuid, integer, uuid, boolean),
     storage_cleanup.claim_fileless(uuid, uuid[], interval, boolean, uuid),
     storage_cleanup.remaining(interval), storage_cleanup.reconcile_if_due(), storage_cleanup.prune(interval),
-    storage_cleanup.finish_run(uuid, text, jsonb, bigint)
+    storage_cleanup.finish_run(uuid, text, jsonb, bigint),
+    storage_cleanup.stored(), storage_cleanup.orphans(interval, interval), storage_cleanup.completed(timestamptz),
+    storage_cleanup.assets(timestamptz), storage_cleanup.integrity(text[], text[], interval, interval),
+    storage_cleanup.orphan_bytes(), storage_cleanup.index_use(), storage_cleanup.triggers_off(), storage_cleanup.lock_trouble()
     to storage_cleanup_worker;
 
 -- What is there already, and what the triggers missed while they were away.
 select storage_cleanup.reconcile();
+select storage_cleanup.remember_usage();
 
 commit;

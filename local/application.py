@@ -5,9 +5,10 @@ signed-in user under row-level security. Only time is faked: what it makes can b
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -100,7 +101,8 @@ class Application:
     ) -> UUID:
         """Add a row to ``render_jobs`` whose URL says whatever it is given."""
         row = self._owner.execute(
-            "insert into render_jobs (user_id, status, output_url, created_at) values (%s, %s, %s, now() - %s) returning id",
+            "insert into render_jobs (user_id, status, output_url, created_at) "
+            "values (%s, %s, %s, now() - %s) returning id",
             (user or uuid4(), status, output_url, age),
         ).fetchone()
         assert row
@@ -108,18 +110,12 @@ class Application:
 
     def upload(self, bucket: str, name: str, content: bytes, *, age: timedelta = timedelta(0)) -> None:
         """Upload a file, and make it look as old as it should be."""
-        self._storage.storage.from_(bucket).upload(name, content, {"content-type": "image/png", "upsert": "true"})
+        self._put(bucket, name, content)
         self.age_file(bucket, name, age)
 
     def age_file(self, bucket: str, name: str, age: timedelta) -> None:
         """Pretend that a file was uploaded so long ago."""
-        with self._clock_maker() as superuser:
-            superuser.execute("set local session_replication_role = replica")
-            superuser.execute(
-                "update storage.objects set created_at = now() - %(age)s, updated_at = now() - %(age)s "
-                "where bucket_id = %(bucket)s and name = %(name)s",
-                {"age": age, "bucket": bucket, "name": name},
-            )
+        self._age_files(bucket, [name], age)
 
     def render_many(self, count: int, *, age: timedelta = TWO_HOURS, bucket: str = "images") -> list[Render]:
         """Add that many completed jobs with files of ten bytes, by SQL alone: no bytes are stored."""
@@ -129,13 +125,15 @@ class Application:
                 with job as (
                     insert into render_jobs (user_id, status, output_url, created_at)
                     select u.id, 'completed',
-                           format('%%s/storage/v1/object/sign/%%s/%%s/scene_%%s.png?token=t', %(origin)s::text, %(bucket)s::text, u.id, n),
+                           format('%%s/storage/v1/object/sign/%%s/%%s/scene_%%s.png?token=t',
+                                  %(origin)s::text, %(bucket)s::text, u.id, n),
                            now() - %(age)s
                     from (select gen_random_uuid() as id, n from generate_series(1, %(count)s) as n) as u
                     returning id, user_id, storage_cleanup.object_key(output_url) as key
                 ), file as (
                     insert into storage.objects (bucket_id, name, metadata, created_at, updated_at)
-                    select %(bucket)s, substr(key, length(%(bucket)s) + 2), '{"size": 10}', now() - %(age)s, now() - %(age)s
+                    select %(bucket)s, substr(key, length(%(bucket)s) + 2), '{"size": 10}',
+                           now() - %(age)s, now() - %(age)s
                     from job
                 )
                 select id, user_id, key from job
@@ -143,6 +141,21 @@ class Application:
                 {"origin": self._origin, "bucket": bucket, "age": age, "count": count},
             ).fetchall()
         return [Render(job, user, bucket, key.removeprefix(f"{bucket}/"), b"") for job, user, key in rows]
+
+    def render_files(self, count: int, *, age: timedelta = TWO_HOURS, bucket: str = "images") -> list[Render]:
+        """Render that many outputs with bytes of their own; several uploads at a time."""
+        renders = [
+            replace(render, content=f"pixels of {render.name}".encode())
+            for render in self.render_many(count, age=age, bucket=bucket)
+        ]
+        with ThreadPoolExecutor(4) as workers:
+            list(workers.map(lambda render: self._put(bucket, render.name, render.content), renders))
+        self._age_files(bucket, [render.name for render in renders], age)
+        return renders
+
+    def create_bucket(self, name: str) -> None:
+        """Add a bucket for something else than renders."""
+        self._storage.storage.create_bucket(name, options={"public": False})
 
     def link(self, bucket: str, name: str, kind: Link) -> str:
         """Return a URL of a file, in one of the shapes that applications keep."""
@@ -188,9 +201,14 @@ class Application:
         """Save many outputs in one statement."""
         self._owner.execute(
             "insert into user_assets (user_id, asset_type, metadata) "
-            "select user_id, 'generated_saved', jsonb_build_object('render_job_id', id) from render_jobs where id = any(%s)",
+            "select user_id, 'generated_saved', jsonb_build_object('render_job_id', id) "
+            "from render_jobs where id = any(%s)",
             ([render.job_id for render in renders],),
         )
+
+    def soft_delete(self, asset: UUID) -> None:
+        """Mark an asset as deleted, so that its owner can still take that back."""
+        self._owner.execute("update user_assets set deleted_at = now() where id = %s", (asset,))
 
     def unsave(self, asset: UUID) -> None:
         """Delete an asset."""
@@ -208,7 +226,29 @@ class Application:
 
     def download(self, render: Render) -> bytes:
         """Return the bytes of a render's file, as Storage serves them."""
-        return bytes(self._storage.storage.from_(render.bucket).download(render.name))
+        return self.read(render.bucket, render.name)
+
+    def read(self, bucket: str, name: str) -> bytes:
+        """Return the bytes of a file, as Storage serves them."""
+        return bytes(self._storage.storage.from_(bucket).download(name))
+
+    def saved_assets(self) -> int:
+        """Return how many assets name a job."""
+        row = self._owner.execute("select count(*) from user_assets where metadata ? 'render_job_id'").fetchone()
+        assert row
+        return int(row[0])
+
+    def _put(self, bucket: str, name: str, content: bytes) -> None:
+        self._storage.storage.from_(bucket).upload(name, content, {"content-type": "image/png", "upsert": "true"})
+
+    def _age_files(self, bucket: str, names: Collection[str], age: timedelta) -> None:
+        with self._clock_maker() as superuser:
+            superuser.execute("set local session_replication_role = replica")
+            superuser.execute(
+                "update storage.objects set created_at = now() - %(age)s, updated_at = now() - %(age)s "
+                "where bucket_id = %(bucket)s and name = any(%(names)s)",
+                {"age": age, "bucket": bucket, "names": list(names)},
+            )
 
     @contextmanager
     def _signed_in(self, user: UUID) -> Iterator[None]:

@@ -9,9 +9,19 @@ from storage_cleanup.cycle import run_cycle
 from storage_cleanup.database import Database
 from storage_cleanup.errors import ConfigurationError, RequestError
 from storage_cleanup.object_store import ObjectStore
-from storage_cleanup.observability import count, logger, metrics, record_run, traced
+from storage_cleanup.observability import (
+    logger,
+    metrics,
+    record_refusal,
+    record_run,
+    record_schedule,
+    record_start,
+    traced,
+)
 from storage_cleanup.parameters import ParameterStore
 from storage_cleanup.request import parse_cleanup_event, resolve
+from storage_cleanup.result import RunResult
+from storage_cleanup.schedule import Interval, repair_rule
 from storage_cleanup.settings import Settings
 from storage_cleanup.watch import Watch
 
@@ -22,21 +32,22 @@ from storage_cleanup.watch import Watch
 def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """Run one cycle and return its account; refuse an event or a configuration that can't be trusted."""
     try:
-        request = parse_cleanup_event(event)
-        parameters = ParameterStore(os.environ["PARAMETER_PATH"])
-        settings = Settings.from_parameters(parameters.tree())
-        options = resolve(request, settings)
-        watch = Watch(context.get_remaining_time_in_millis, parameters.enabled)
-        with (
-            Database(settings.database_url.get_secret_value()) as database,
-            ObjectStore(
-                settings.supabase_url, settings.service_role_key.get_secret_value(), give_up=watch.stop_reason
-            ) as store,
-        ):
-            result = run_cycle(settings, options, database=database, store=store, watch=watch)
+        result = _run(event, context)
     except (ConfigurationError, RequestError) as refusal:
-        count(type(refusal).__name__)
-        logger.error(str(refusal), extra={"faults": refusal.faults})
+        record_refusal(refusal)
         raise
     record_run(result)
     return result.as_dict()
+
+
+def _run(event: Any, context: LambdaContext) -> RunResult:
+    request = parse_cleanup_event(event)
+    record_start(request.trigger)
+    parameters = ParameterStore(os.environ["PARAMETER_PATH"])
+    settings = Settings.from_parameters(parameters.tree())
+    options = resolve(request, settings)
+    record_schedule(repair_rule(os.environ.get("RULE_NAME"), Interval(settings.active.interval_minutes)))
+    watch = Watch(context.get_remaining_time_in_millis, parameters.enabled)
+    key, url = settings.service_role_key.get_secret_value(), settings.database_url.get_secret_value()
+    with Database(url) as database, ObjectStore(settings.supabase_url, key, give_up=watch.stop_reason) as store:
+        return run_cycle(settings, options, database=database, store=store, watch=watch)

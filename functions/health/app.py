@@ -1,11 +1,98 @@
-"""Validation, integrity and reports; not built yet."""
+"""Health and reports: reads the database, the parameters and the schedule, and says how the system is."""
 
+import os
+from functools import cache
 from typing import Any
 
+import boto3
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
 
-def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, str]:  # noqa: ARG001
-    """Say that there is nothing here yet, and where to look meanwhile."""
-    return {
-        "status": "not_built",
-        "message": "Health checks and reports aren't built yet; nothing was checked. See the dashboard and the alarms.",
-    }
+from storage_cleanup.checkup import HealthAnswer, examine, refused
+from storage_cleanup.errors import ConfigurationError, RequestError
+from storage_cleanup.health import Status
+from storage_cleanup.health_request import Period, ReportRequest, parse_health_event
+from storage_cleanup.observability import count, logger, metrics, traced
+from storage_cleanup.observer import Observer
+from storage_cleanup.parameters import ParameterStore
+from storage_cleanup.settings import Settings
+
+_RESERVE_SECONDS = 10  # for drawing and delivering a report
+_DEFAULT_PRICE = "0.021"  # dollars for a gigabyte and month, as Supabase bills storage beyond the plan
+
+
+@logger.inject_lambda_context(clear_state=True)
+@metrics.log_metrics(raise_on_empty_metrics=False)
+@traced
+def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
+    """Answer every check, or make a report; refuse an event that can't be meant."""
+    try:
+        request = parse_health_event(event)
+    except RequestError as refusal:
+        count("RequestError")
+        logger.error(str(refusal), extra={"faults": refusal.faults})
+        raise
+    seconds = context.get_remaining_time_in_millis() / 1000 - _RESERVE_SECONDS
+    if isinstance(request, ReportRequest):
+        return _report(request.period, seconds)
+    return _health(seconds).as_dict()
+
+
+def _health(seconds: float) -> HealthAnswer:
+    """Examine everything; parameters that can't be read are an answer as well."""
+    try:
+        settings = _settings()
+    except ConfigurationError as error:
+        answer = refused(error)
+    else:
+        with _observer(settings, seconds) as observer:
+            answer = examine(settings, observer, events=_events(), rule_name=os.environ["RULE_NAME"])
+    _record(answer)
+    return answer
+
+
+def _report(period: Period, seconds: float) -> dict[str, Any]:
+    # The layer of the chart library is for reports only, and takes time to import.
+    from storage_cleanup.report import gather, make_report  # noqa: PLC0415
+    from storage_cleanup.reporting.delivery import Address, deliver  # noqa: PLC0415
+    from storage_cleanup.reporting.page import render_page  # noqa: PLC0415
+
+    settings = _settings()
+    with _observer(settings, seconds) as observer:
+        health = examine(settings, observer, events=_events(), rule_name=os.environ["RULE_NAME"])
+        stage = os.environ["PARAMETER_PATH"].rstrip("/").rpartition("/")[2]
+        price = float(os.environ.get("STORAGE_PRICE_PER_GB_MONTH") or _DEFAULT_PRICE)
+        material = gather(observer, health, period=period, buckets=settings.buckets, stage=stage, price=price)
+    _record(health)
+    report = make_report(material)
+    page = render_page(report)
+    address = Address(os.environ.get("REPORT_BUCKET", ""), os.environ.get("REPORT_TOPIC_ARN", ""))
+    places = deliver(report, page, address)
+    logger.info("Report made", extra={"period": period.value, "sentences": report.sentences, "places": places})
+    answer: dict[str, Any] = {"status": "succeeded", "places": places, "figures": report.as_dict()}
+    return answer if places else {**answer, "page": page}
+
+
+def _record(answer: HealthAnswer) -> None:
+    """Emit what alarms need, and log each check that isn't well."""
+    count("HealthCritical", answer.count(Status.CRITICAL))
+    count("HealthWarning", answer.count(Status.WARNING))
+    for name, value in answer.figures.items():
+        count(name, value)
+    for check in answer.checks:
+        if check.status is not Status.OK:
+            logger.warning(check.sentence, extra={"check": check.name, "status": check.status.value})
+
+
+def _settings() -> Settings:
+    return Settings.from_parameters(ParameterStore(os.environ["PARAMETER_PATH"]).tree())
+
+
+def _observer(settings: Settings, seconds: float) -> Observer:
+    return Observer(settings.database_url.get_secret_value(), seconds=seconds)
+
+
+@cache
+def _events() -> Any:
+    config = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
+    return boto3.client("events", config=config)

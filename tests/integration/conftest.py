@@ -1,48 +1,16 @@
 """The real handler against the embedded stack."""
 
-import importlib.util
 import json
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import pytest
 
 from local.application import Application
+from local.functions import Context, load_function
 from local.stack import PARAMETER_PATH
 from tests.conftest import Servers
-
-FUNCTIONS = Path(__file__).resolve().parents[2] / "functions"
-
-
-@dataclass
-class Context:
-    """What Lambda hands to a handler."""
-
-    seconds: float = 900
-    function_name: str = "cleanup"
-    memory_limit_in_mb: int = 512
-    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:123456789012:function:cleanup"
-    aws_request_id: str = "00000000-0000-0000-0000-000000000000"
-
-    def __post_init__(self) -> None:
-        self._end = time.monotonic() + self.seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return max(0, int((self._end - time.monotonic()) * 1000))
-
-
-def load_function(name: str) -> ModuleType:
-    """Import ``functions/<name>/app.py`` as Lambda would: by its path."""
-    spec = importlib.util.spec_from_file_location(f"{name}_app", FUNCTIONS / name / "app.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Cleanup(Protocol):

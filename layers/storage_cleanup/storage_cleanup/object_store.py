@@ -28,6 +28,7 @@ _ATTEMPTS = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 _PUSHBACK = frozenset({429, 503, 544})
+_REFUSED = frozenset({401, 403})
 _Answer = TypeVar("_Answer")
 
 
@@ -116,7 +117,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         try:
             result.removed |= self._remove(bucket, names)
         except ObjectStoreError as error:
-            if error.status in (401, 403):
+            if error.status in _REFUSED:
                 raise
             if error.status is None or error.status in _PUSHBACK or len(names) == 1:
                 result.failed.update(dict.fromkeys(names, error))
@@ -165,13 +166,18 @@ def _asking(ask: Callable[[], _Answer]) -> _Answer:
     except StorageApiError as error:
         # The body's status is a str, a gateway's an int; HTTP itself says 400 for almost everything.
         status = int(error.status) if str(error.status).isdigit() else None
-        raise ObjectStoreError(_brief(str(error.message)), status=status, code=_snake(str(error.code))) from error
+        message = _brief(str(error.message))
+        if status in _REFUSED:
+            message = f"supabase/url refuses supabase/service-role-key: {message}"
+        raise ObjectStoreError(message, status=status, code=_snake(str(error.code))) from error
     except httpx.TimeoutException as error:
         raise ObjectStoreError(f"no answer in time ({type(error).__name__})", code="timeout") from error
     except httpx.HTTPError as error:
         raise ObjectStoreError(_brief(str(error)) or type(error).__name__, code=_snake(type(error).__name__)) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ObjectStoreError("an answer that is not JSON", code="not_json") from error
+    except (KeyError, TypeError, ValueError) as error:  # JSON, but not what Storage answers
+        raise ObjectStoreError("an answer that is not Storage's", code="not_storage") from error
 
 
 def _names_in(answer: Any) -> set[str]:

@@ -1,14 +1,17 @@
 """How often a cycle runs: a value that can't be invalid, and the rule that follows it."""
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import Any
 
+import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from storage_cleanup.errors import ScheduleError
 from storage_cleanup.settings import MAX_INTERVAL_MINUTES
 
+_log = logging.getLogger(__name__)
 _MINUTES = {"minute": 1, "hour": 60, "day": 24 * 60}
 _RATE = re.compile(r"rate\(([1-9][0-9]{0,4}) (minute|hour|day)(s?)\)")
 _CARRIED = ("Description", "State", "RoleArn", "EventBusName", "EventPattern")
@@ -104,3 +107,23 @@ def _fires_at(expression: str | None, interval: Interval) -> bool:
         return expression is not None and Interval.from_expression(expression) == interval
     except ValueError:
         return False
+
+
+def repair_rule(rule_name: str | None, interval: Interval) -> ScheduleChange | None:
+    """Set a rule that has drifted from its interval right again, on the way.
+
+    A deploy or a lost event leaves them apart; every cycle looks, so that it isn't for longer than one. A failure is
+    logged and no more: it must not cost the cycle.
+
+    Parameters
+    ----------
+    rule_name
+        The rule that fired, or None where there is none (an invocation outside of AWS).
+    """
+    if rule_name is None:
+        return None
+    try:
+        return sync_rule(boto3.client("events"), rule_name, interval)
+    except ScheduleError as error:
+        _log.warning("The schedule couldn't be checked: %s", error)
+        return None

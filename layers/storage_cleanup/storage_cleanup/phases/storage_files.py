@@ -85,6 +85,7 @@ class _StorageFiles:
     pace: Pace
     stop: Callable[[], str | None]
     result: PhaseResult = field(default_factory=PhaseResult)
+    _after: Position = FIRST_PAGE
     _taken: int = 0
     _counted: set[UUID] = field(default_factory=set)
     _in_flight: dict[Future[Removal], Sequence[Verdict]] = field(default_factory=dict)
@@ -106,20 +107,19 @@ class _StorageFiles:
     # -- what to remove --------------------------------------------------------------------------------------------
 
     def _batches(self) -> Iterator[list[Verdict]]:
-        """Yield claims to carry out, first those that an earlier run left behind."""
-        if not self.order.dry_run:
+        """Yield claims to carry out, first those that an earlier run left behind; with a plan, its jobs only."""
+        if not self.order.dry_run and self.order.plan is None:
             while not self._must_stop() and (adopted := self.database.adopt(self.order.run, self._page_size())):
                 self.assert_reference_set()
                 yield self._take(adopted)
-        after = FIRST_PAGE
-        while not self._must_stop() and (page := self._due(after)):
+        while not self._must_stop() and (page := self._due(self._page_size())):
             self.assert_reference_set()
-            after = (page[-1].since, page[-1].job_id)
+            self._after = (page[-1].since, page[-1].job_id)
             yield self._claim(page)
 
-    def _due(self, after: Position) -> list[Candidate]:
+    def _due(self, size: int) -> list[Candidate]:
         return self.database.due(
-            with_file=True, max_age=self.order.max_age, after=after, size=self._page_size(), plan=self.order.plan
+            with_file=True, max_age=self.order.max_age, after=self._after, size=size, plan=self.order.plan
         )
 
     def _page_size(self) -> int:
@@ -128,7 +128,10 @@ class _StorageFiles:
     def _must_stop(self) -> bool:
         if self.breaker.reason:
             raise BreakerOpenError(self.breaker.reason)
-        self.result.stopped = self.stop() or ("limit_reached" if self._taken >= self.order.budget else None)
+        self.result.stopped = self.stop()
+        if self.result.stopped is None and self._taken >= self.order.budget:
+            self.result.stopped = "limit_reached" if self._due(1) else None
+            return True
         return self.result.stopped is not None
 
     def _claim(self, page: Sequence[Candidate]) -> list[Verdict]:
@@ -175,12 +178,13 @@ class _StorageFiles:
                 self.result.failed["stuck"] += 1
             else:
                 self.result.skipped[verdict.outcome] += 1
-        self._taken += len({(claim.bucket_id, claim.object_name) for claim in claimed})
+        files = len(_one_an_object(claimed))
+        self._taken += files
         if self.order.dry_run:
             self._plan(claimed)
             return []
         if claimed:
-            _log.info("Cleaning up %d orphaned Supabase files", len(claimed), extra={"files": len(claimed)})
+            _log.info("Cleaning up %d orphaned Supabase files", files, extra={"files": files})
         return claimed
 
     def _plan(self, claimed: Sequence[Verdict]) -> None:

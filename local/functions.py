@@ -1,0 +1,113 @@
+"""The Lambda functions, invoked in this process as Lambda would invoke them."""
+
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, TextIO
+
+from local.aws import REGION, Aws
+from local.postgres import ROOT
+from local.stack import PARAMETER_PATH, STAGE
+
+ACCOUNT = "123456789012"
+RULE = f"storage-cleanup-{STAGE}-schedule"
+
+_BY_ACTION = {"health": "health", "report": "health", "restore": "restore"}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What Lambda hands to a handler beside the event; its clock starts when it is made."""
+
+    seconds: float = 900
+    function_name: str = "cleanup"
+    memory_limit_in_mb: int = 512
+    aws_request_id: str = "00000000-0000-0000-0000-000000000000"
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def invoked_function_arn(self) -> str:
+        """The function's address."""
+        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.function_name}"
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the time until Lambda would end the invocation."""
+        return max(0, int((self._began + self.seconds - time.monotonic()) * 1000))
+
+
+class Functions:
+    """The functions of the local stage.
+
+    Parameters
+    ----------
+    aws
+        Where they find their parameters and the rule.
+    log
+        Takes what they print, as CloudWatch Logs would.
+    """
+
+    def __init__(self, aws: Aws, log: TextIO) -> None:
+        self._environment = {**aws.environment(), **_own_variables()}
+        self._log = log
+        self._loaded: dict[str, ModuleType] = {}
+
+    def invoke(self, name: str, event: object, *, seconds: float = 900) -> dict[str, Any]:
+        """Invoke a function and return its answer, as JSON carries it. What the handler raises comes through."""
+        with _variables(self._environment), redirect_stdout(self._log):
+            if name not in self._loaded:
+                self._loaded[name] = load_function(name)
+            answer = self._loaded[name].lambda_handler(_copy(event), Context(seconds, function_name=name))
+        return dict(_copy(answer))
+
+
+def function_for(event: object) -> str:
+    """Return the name of the function that an event is for; what no other takes goes to ``cleanup``."""
+    if not isinstance(event, Mapping):
+        return "cleanup"
+    if event.get("detail-type") == "Parameter Store Change":
+        return "schedule_sync"
+    return _BY_ACTION.get(str(event.get("action")), "cleanup")
+
+
+def load_function(name: str) -> ModuleType:
+    """Import ``functions/<name>/app.py`` as Lambda would: by its path."""
+    spec = importlib.util.spec_from_file_location(f"{name}_app", ROOT / "functions" / name / "app.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _own_variables() -> dict[str, str]:
+    """Return the variables that ``template.yaml`` gives its functions."""
+    return {
+        "PARAMETER_PATH": PARAMETER_PATH,
+        "RULE_NAME": RULE,
+        "POWERTOOLS_SERVICE_NAME": f"storage-cleanup-{STAGE}",
+        "POWERTOOLS_METRICS_NAMESPACE": "StorageCleanup",
+    }
+
+
+def _copy(value: object) -> Any:
+    """Return a value as it arrives behind an invocation: what isn't JSON fails here."""
+    return json.loads(json.dumps(value))
+
+
+@contextmanager
+def _variables(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,127 @@
+"""One event through the real handler.
+
+Without further variables it runs on a new embedded stack, on which the sample application has been at work. With
+SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY and DATABASE_URL it runs on that Supabase project; nothing is installed there:
+run database/install.sql first. Parameter Store and EventBridge are played on this machine either way.
+
+Parameters have their defaults. Each can be set by a variable: STORAGE_CLEANUP_ and its name in capitals, with __ for
+a slash and _ for a hyphen, such as
+
+    STORAGE_CLEANUP_PROFILE=testing
+    STORAGE_CLEANUP_BUCKETS=renders,clips
+    STORAGE_CLEANUP_LIMITS__MAX_DELETIONS_PER_RUN=100
+
+temp/directories is a new and empty directory unless set.
+
+The log goes to standard error, the answer to standard output. The exit code is 1 when the handler raised or the run
+failed, and 2 when there was nothing to invoke it with.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from local.aws import Aws
+from local.clock import PRODUCTION, Clock
+from local.functions import Functions, function_for
+from local.scenario import embedded
+from local.stack import own_directory, write_parameters
+from storage_cleanup.errors import StorageCleanupError
+
+PREFIX = "STORAGE_CLEANUP_"
+"""What the variables that set parameters begin with."""
+
+PROJECT = ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL")
+"""The variables that name another project."""
+
+
+class UsageError(Exception):
+    """There is nothing to invoke, or nothing to invoke it on."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Invoke the function that the event is for; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m local.invoke", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("event", type=Path, help="a JSON file, such as events/manual-dry-run.json")
+    path = parser.parse_args(arguments).event
+    try:
+        event = _read(path)
+        with _aws(os.environ) as aws:
+            functions = Functions(aws, log=sys.stderr)
+            Clock(aws, functions).deploy(PRODUCTION)
+            return _invoke(functions, event)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def parameters_in(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters that variables set, by their names as ``write_parameters`` takes them."""
+    return {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and value
+    }
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} can't be read as an event: {error}") from error
+
+
+@contextmanager
+def _aws(environment: Mapping[str, str]) -> Iterator[Aws]:
+    """Yield AWS with the parameters of the project that the variables name, or of an embedded one."""
+    parameters = parameters_in(environment)
+    project = [environment.get(name) or None for name in PROJECT]
+    if not any(project):
+        print("Starting the embedded stack; people render and save ...", file=sys.stderr)
+        with embedded(**parameters) as scene:
+            yield scene.stack.aws
+        return
+    url, key, database = project
+    if not (url and key and database):
+        missing = [name for name, value in zip(PROJECT, project, strict=True) if not value]
+        raise UsageError(f"{', '.join(PROJECT)} belong together; missing: {', '.join(missing)}")
+    with _directory() as directory, Aws(directory) as aws:
+        temp = directory / "temp"
+        temp.mkdir()
+        write_parameters(aws, url, key, database, {"temp__directories": str(temp), **parameters})
+        yield aws
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    directory = own_directory("invoke")
+    directory.mkdir(exist_ok=True)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _invoke(functions: Functions, event: Any) -> int:
+    try:
+        answer = functions.invoke(function_for(event), event)
+    except Exception as error:  # noqa: BLE001 - Lambda, too, answers whatever a handler raises
+        if not isinstance(error, StorageCleanupError):
+            traceback.print_exc()
+        print(json.dumps({"errorType": type(error).__name__, "errorMessage": str(error)}, indent=2))
+        return 1
+    print(json.dumps(answer, indent=2))
+    return 1 if answer.get("status") == "failed" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

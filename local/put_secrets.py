@@ -1,0 +1,46 @@
+"""Puts what a template can't hold into Parameter Store: the project's URL, the service key and the database's URL.
+
+Asks without echo; nothing shows on the screen, in the shell's history or in the list of processes.
+"""
+
+import argparse
+import getpass
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+
+QUESTIONS = (
+    ("supabase/url", "String", "Project URL (https://<ref>.supabase.co)"),
+    ("supabase/service-role-key", "SecureString", "Service key (sb_secret_... or the service_role JWT)"),
+    ("database/url", "SecureString", "Database URL (postgresql://..., the worker role, the pooler's port 6543)"),
+)
+
+
+def put_secrets(client: Any, stage: str, key: str | None, ask: Callable[[str], str]) -> list[str]:
+    """Ask for each value and put it; an empty answer keeps what is there. Returns the names that were put."""
+    put = []
+    for name, kind, question in QUESTIONS:
+        value = ask(f"{question}: ").strip()
+        if not value:
+            continue
+        path = f"/storage-cleanup/{stage}/{name}"
+        options = {"KeyId": key} if key and kind == "SecureString" else {}
+        client.put_parameter(Name=path, Value=value, Type=kind, Overwrite=True, **options)
+        put.append(path)
+    return put
+
+
+def main() -> None:
+    """Read the stage from the command line and ask."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", help="such as testing or production")
+    parser.add_argument("--key", help="customer managed KMS key, the same as the stack's SecretsKeyArn")
+    arguments = parser.parse_args()
+    print("An empty answer keeps the value that is there.")
+    for path in put_secrets(boto3.client("ssm"), arguments.stage, arguments.key, getpass.getpass):
+        print(f"put {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The stack in moto, in this process: the translated template, deployed; what moto can't deploy is read from it."""
+
+import ast
+import importlib.util
+import io
+import json
+import subprocess
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from local.runtime_emulator import ROOT
+
+REGION: Final = "eu-central-1"
+STAGE = "production"
+STACK = f"storage-cleanup-{STAGE}"
+RULE = f"{STACK}-schedule"
+PATH = f"/storage-cleanup/{STAGE}"
+
+# Unknown to moto; the rest of the template must not refer to them.
+_NOT_IN_MOTO = {
+    "AWS::CloudWatch::Alarm",
+    "AWS::CloudWatch::CompositeAlarm",
+    "AWS::CloudWatch::Dashboard",
+    "AWS::Lambda::EventInvokeConfig",
+    "AWS::Logs::QueryDefinition",
+    "AWS::SNS::TopicPolicy",
+    "AWS::SQS::QueuePolicy",
+}
+Template = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def translated() -> Template:
+    """Translate the template to what CloudFormation gets to see; SAM's translator lives in a venv of its own."""
+    python = ROOT / ".venv-sam/bin/python"
+    if not python.exists():
+        pytest.skip("SAM's translator isn't installed: make tools")
+    command: list[str | Path] = [python, ROOT / "tests/infrastructure/translate.py", ROOT / "template.yaml", REGION]
+    template: Template = json.loads(subprocess.run(command, check=True, capture_output=True, cwd="/").stdout)
+    return template
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The deployed stack."""
+
+    template: Template
+
+    def update(self, template: Template) -> None:
+        """Deploy another form of the template over it."""
+        _deploy("update_stack", template)
+
+    def put(self, name: str, value: str) -> None:
+        """Set a parameter as an operator would."""
+        boto3.client("ssm").put_parameter(Name=f"{PATH}/{name}", Value=value, Overwrite=True)
+
+    def parameter(self, name: str) -> str:
+        """Return a parameter's value."""
+        return boto3.client("ssm").get_parameter(Name=f"{PATH}/{name}")["Parameter"]["Value"]
+
+    def rate(self) -> str:
+        """Return the schedule's rate."""
+        return boto3.client("events").describe_rule(Name=RULE)["ScheduleExpression"]
+
+    def statements(self, function: str) -> list[dict[str, Any]]:
+        """Return what a function's role may do, with names resolved."""
+        iam = boto3.client("iam")
+        arn = boto3.client("lambda").get_function_configuration(FunctionName=f"{STACK}-{function}")["Role"]
+        role = arn.rpartition("/")[2]
+        found: list[dict[str, Any]] = []
+        for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+            document: Any = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+            # moto hands out what CloudFormation put as the text of a Python value.
+            whole = ast.literal_eval(document) if isinstance(document, str) else document
+            found += [each for each in whole["Statement"] if each is not None]  # AWS::NoValue
+        return found
+
+
+def _deploy(verb: str, template: Template) -> None:
+    resources = {key: value for key, value in template["Resources"].items() if value["Type"] not in _NOT_IN_MOTO}
+    body = json.dumps({**template, "Resources": resources, "Outputs": {}})
+    client = boto3.client("cloudformation")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        getattr(client, verb)(StackName=STACK, TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
+
+
+@pytest.fixture
+def stack(translated: Template, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "embedded")
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.setenv(name, REGION)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        code = io.BytesIO()
+        with zipfile.ZipFile(code, "w") as archive:
+            archive.writestr("app.py", "")
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="code", CreateBucketConfiguration={"LocationConstraint": REGION})
+        s3.put_object(Bucket="code", Key="placeholder.zip", Body=code.getvalue())
+        _deploy("create_stack", translated)
+        yield Stack(translated)
+
+
+@dataclass
+class Context:
+    """What Powertools wants to know of an invocation."""
+
+    function_name: str = "schedule-sync"
+    memory_limit_in_mb: int = 256
+    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:123456789012:function:schedule-sync"
+    aws_request_id: str = "00000000-0000-4000-8000-000000000000"
+
+
+def load(function: str) -> ModuleType:
+    """Return a fresh copy of a function's module, so that it makes its clients anew."""
+    path = ROOT / "functions" / function / "app.py"
+    spec = importlib.util.spec_from_file_location(f"{function}_app", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def sync(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
+    """Invoke the real schedule_sync handler against the stack, with a parameter change event."""
+    variables = boto3.client("lambda").get_function_configuration(FunctionName=f"{STACK}-schedule-sync")["Environment"]
+    for name, value in variables["Variables"].items():
+        monkeypatch.setenv(name, value)
+    module = load("schedule_sync")
+    event = json.loads((ROOT / "events/parameter-change.json").read_text())
+
+    def invoke() -> dict[str, Any]:
+        answer: dict[str, Any] = module.lambda_handler(event, Context())
+        return answer
+
+    return invoke

@@ -1,0 +1,135 @@
+"""`sam build`, and what it built under the Runtime Interface Emulator, with layers for this machine."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from local.aws import Aws
+from local.runtime_emulator import (
+    ROOT,
+    FunctionError,
+    RuntimeEmulator,
+    find_emulator,
+    find_python,
+    install_runtime,
+)
+
+SAM = ROOT / ".venv-sam/bin/sam"
+RULE = "storage-cleanup-local-schedule"
+PATH = "/storage-cleanup/local"
+_MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `sam build` made, and layers that this machine can run."""
+
+    directory: Path
+    layers: list[Path]
+    python: Path
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    python = find_python("3.13")
+    if python is None:
+        pytest.skip("no Python 3.13 on PATH or in pyenv, which is the functions' runtime")
+    if find_emulator() is None or not SAM.exists():
+        pytest.skip("SAM isn't installed: make tools")
+    work = tmp_path_factory.mktemp("sam")
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "SAM_CLI_TELEMETRY": "0",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+    }
+    command: list[str | Path] = [SAM, "build", "--no-cached", "--parallel", "--template", ROOT / "template.yaml"]
+    command += ["--base-dir", ROOT, "--build-dir", work / "build"]
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    machine = os.uname().machine
+    make: list[str | Path] = [
+        "make",
+        "-s",
+        "-C",
+        ROOT / "layers/dependencies",
+        "build-DependenciesLayer",
+        f"LAYER_ARCH={machine}",
+    ]
+    subprocess.run([*make, f"ARTIFACTS_DIR={work / 'native'}"], env=environment, check=True, capture_output=True)
+    runtime = install_runtime(python, work / "runtime")
+    # The layers come before the runtime's own packages, as on Lambda.
+    return Built(work / "build", [work / "native", work / "build/PackageLayer", runtime], python)
+
+
+@pytest.fixture
+def schedule_sync(built: Built, aws: Aws, tmp_path: Path) -> Iterator[RuntimeEmulator]:
+    aws.put_parameters(
+        PATH, {"profile": "production", "testing/interval-minutes": "3", "production/interval-minutes": "60"}
+    )
+    aws.put_rule(RULE, 60)
+    environment = {
+        **aws.environment(),
+        "PARAMETER_PATH": PATH,
+        "RULE_NAME": RULE,
+        "POWERTOOLS_SERVICE_NAME": "storage-cleanup-local",
+        "POWERTOOLS_METRICS_NAMESPACE": "StorageCleanup",
+        "LOG_LEVEL": "INFO",
+    }
+    function = built.directory / "ScheduleSyncFunction"
+    log = tmp_path / "function.log"
+    with RuntimeEmulator(function, built.layers, built.python, environment, log=log, timeout_seconds=30) as emulator:
+        yield emulator
+
+
+def test_layers_are_small_and_carry_bytecode(built: Built) -> None:
+    layer = built.directory / "DependenciesLayer/python"
+    files = [path for path in layer.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 40 * _MB
+    bytecode = {path.name.split(".")[0] for path in files if path.suffix == ".pyc"}
+    assert {"main", "client"} <= bytecode
+    assert not any(path.name in {"boto3", "botocore"} for path in layer.iterdir())
+    assert not [path for path in files if path.suffix == ".pyi" or "tests" in path.parts]
+    native = {path.name.split(".cpython-313-")[1] for path in files if ".cpython-313-" in path.name}
+    assert native == {"aarch64-linux-gnu.so"}
+    package = built.directory / "PackageLayer/python/storage_cleanup"
+    assert list(package.glob("__pycache__/settings.cpython-313.pyc"))
+    assert list(package.glob("sql/*.sql"))
+
+
+def test_every_function_has_its_code(built: Built) -> None:
+    for name in ("CleanupFunction", "ScheduleSyncFunction", "HealthFunction", "RestoreFunction"):
+        assert (built.directory / name / "app.py").is_file()
+
+
+def test_the_built_schedule_sync_moves_the_rule(schedule_sync: RuntimeEmulator, aws: Aws) -> None:
+    event = json.loads((ROOT / "events/parameter-change.json").read_text())
+    assert schedule_sync.invoke(event)["changed"] is False
+    aws.put_parameters(PATH, {"profile": "testing"})
+    assert schedule_sync.invoke(event) == {
+        "rule": RULE,
+        "before": "rate(60 minutes)",
+        "after": "rate(3 minutes)",
+        "changed": True,
+    }
+    assert aws.rule_expression(RULE) == "rate(3 minutes)"
+    aws.put_parameters(PATH, {"profile": "nonsense"})
+    with pytest.raises(FunctionError, match="profile is 'nonsense'; it accepts testing or production"):
+        schedule_sync.invoke(event)
+    assert aws.rule_expression(RULE) == "rate(3 minutes)"
+    starts = re.findall(r"Init Duration: ([0-9.]+) ms", schedule_sync.output())
+    assert len(starts) == 1, "one cold start, then warm"
+
+
+@pytest.mark.parametrize("name", ["Health", "Restore"])
+def test_what_is_not_built_says_so(built: Built, tmp_path: Path, name: str) -> None:
+    with RuntimeEmulator(
+        built.directory / f"{name}Function", built.layers, built.python, {}, log=tmp_path / "log"
+    ) as emulator:
+        assert emulator.invoke({})["status"] == "not_built"

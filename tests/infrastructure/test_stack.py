@@ -1,0 +1,226 @@
+"""The translated template in moto: what is there, how it hangs together, and what an update leaves alone."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import boto3
+import pytest
+
+from local.runtime_emulator import ROOT
+from storage_cleanup.errors import ConfigurationError
+from tests.infrastructure.conftest import PATH, RULE, STACK, Stack, Template
+
+FUNCTIONS = {"cleanup": 900, "schedule-sync": 30, "health": 300, "restore": 900}
+DEFAULTS = {
+    "profile": "production",
+    "testing/interval-minutes": "3",
+    "testing/max-age-minutes": "3",
+    "production/interval-minutes": "60",
+    "production/max-age-minutes": "60",
+    "enabled": "true",
+    "dry-run": "false",
+    "phases/temp-files": "true",
+    "phases/storage-files": "true",
+    "phases/render-jobs": "true",
+    "buckets": "images,videos",
+    "temp/directories": "/tmp",
+    "temp/prefixes": "storage-,mat-debug-",
+    "limits/max-deletions-per-run": "10000",
+    "limits/max-saved-drop-percent": "20",
+    "limits/max-failure-percent": "10",
+    "quarantine/retention-hours": "0",
+}
+Sync = Callable[[], dict[str, Any]]
+
+
+def test_functions(stack: Stack) -> None:
+    for name, timeout in FUNCTIONS.items():
+        function = boto3.client("lambda").get_function_configuration(FunctionName=f"{STACK}-{name}")
+        assert (function["Runtime"], function["Handler"], function["Timeout"]) == (
+            "python3.13",
+            "app.lambda_handler",
+            timeout,
+        )
+        assert function["Environment"]["Variables"]["PARAMETER_PATH"] == PATH
+    groups = boto3.client("logs").describe_log_groups()["logGroups"]
+    kept = {group["logGroupName"]: group.get("retentionInDays") for group in groups}
+    assert kept == {f"/aws/lambda/{STACK}-{name}": 90 for name in FUNCTIONS}
+
+
+def test_parameters_have_the_defaults_and_say_what_they_are(stack: Stack, translated: Template) -> None:
+    found = boto3.client("ssm").get_parameters_by_path(Path=PATH, Recursive=True)
+    pages = boto3.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=PATH, Recursive=True)
+    found_all = {each["Name"].removeprefix(f"{PATH}/"): each["Value"] for page in pages for each in page["Parameters"]}
+    assert found["Parameters"]
+    assert found_all == DEFAULTS
+    for parameter in _parameters(translated).values():
+        properties = parameter["Properties"]
+        assert properties["Description"]
+        assert re.fullmatch(properties["AllowedPattern"], properties["Value"])
+
+
+@pytest.mark.parametrize(
+    ("parameter", "good", "bad"),
+    [
+        ("ProfileParameter", ["testing", "production"], ["prod", "", "Testing", "testing "]),
+        ("TestingIntervalParameter", ["1", "60", "9999", "10080"], ["0", "-1", "10081", "3.5", "x", "03"]),
+        ("ProductionMaxAgeParameter", ["1", "525600", "519999", "99999"], ["0", "525601", "600000", "-5"]),
+        ("MaxDeletionsParameter", ["1", "10000000"], ["0", "10000001"]),
+        ("MaxSavedDropParameter", ["0", "100"], ["101", "-1", "5%"]),
+        ("QuarantineRetentionParameter", ["0", "24", "8760", "7999"], ["8761", "9000", "-1"]),
+        ("EnabledParameter", ["true", "false"], ["yes", "1", ""]),
+    ],
+)
+def test_patterns(translated: Template, parameter: str, good: list[str], bad: list[str]) -> None:
+    pattern = translated["Resources"][parameter]["Properties"]["AllowedPattern"]
+    assert [value for value in good if not re.fullmatch(pattern, value)] == []
+    assert [value for value in bad if re.fullmatch(pattern, value)] == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "function"),
+    [
+        ("schedule", "cleanup"),
+        ("parameter-change", "schedule-sync"),
+        ("stack-change", "schedule-sync"),
+        ("watch", "schedule-sync"),
+    ],
+)
+def test_rule_target_permission_and_function_refer_to_each_other(stack: Stack, rule: str, function: str) -> None:
+    events = boto3.client("events")
+    found = events.describe_rule(Name=f"{STACK}-{rule}")
+    (target,) = events.list_targets_by_rule(Rule=f"{STACK}-{rule}")["Targets"]
+    configuration = boto3.client("lambda").get_function_configuration(FunctionName=f"{STACK}-{function}")
+    policy = json.loads(boto3.client("lambda").get_policy(FunctionName=f"{STACK}-{function}")["Policy"])
+    permitted = {each["Condition"]["ArnLike"]["AWS:SourceArn"] for each in policy["Statement"]}
+    queues = boto3.client("sqs").list_queues(QueueNamePrefix=f"{STACK}-undelivered")["QueueUrls"]
+    assert found["State"] == "ENABLED"
+    assert target["Arn"] == configuration["FunctionArn"]
+    assert found["Arn"] in permitted
+    assert len(queues) == 1
+    assert target["DeadLetterConfig"]["Arn"].endswith(f":{STACK}-undelivered")
+
+
+def test_patterns_of_the_rules(stack: Stack) -> None:
+    events = boto3.client("events")
+    pattern = json.loads(events.describe_rule(Name=f"{STACK}-parameter-change")["EventPattern"])
+    names = pattern["detail"]["name"]
+    assert names == [
+        f"{PATH}/{name}" for name in ("profile", "testing/interval-minutes", "production/interval-minutes")
+    ]
+    pattern = json.loads(events.describe_rule(Name=f"{STACK}-stack-change")["EventPattern"])
+    assert pattern["detail"]["stack-id"] == [boto3.client("cloudformation").describe_stacks()["Stacks"][0]["StackId"]]
+
+
+def test_a_stale_cycle_is_not_repeated(translated: Template) -> None:
+    resources = translated["Resources"]
+    target = resources["ScheduleRule"]["Properties"]["Targets"][0]
+    assert target["RetryPolicy"] == {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
+    for each in resources.values():
+        if each["Type"] == "AWS::Lambda::EventInvokeConfig":
+            assert each["Properties"]["MaximumRetryAttempts"] == 0
+            assert each["Properties"]["MaximumEventAgeInSeconds"] == 60
+    destination = resources["CleanupFunctionEventInvokeConfig"]["Properties"]["DestinationConfig"]["OnFailure"]
+    assert destination["Destination"] == {"Fn::GetAtt": ["FailedQueue", "Arn"]}
+
+
+def test_the_schedule_follows_the_profile_there_and_back(stack: Stack, sync: Sync) -> None:
+    assert sync() == {"rule": RULE, "before": "rate(1 hour)", "after": "rate(1 hour)", "changed": False}
+    stack.put("profile", "testing")
+    assert sync() == {"rule": RULE, "before": "rate(1 hour)", "after": "rate(3 minutes)", "changed": True}
+    stack.put("testing/interval-minutes", "1")
+    assert sync()["after"] == "rate(1 minute)"
+    stack.put("profile", "production")
+    sync()
+    assert stack.rate() == "rate(1 hour)"
+    (target,) = boto3.client("events").list_targets_by_rule(Rule=RULE)["Targets"]
+    assert target["Id"] == "cleanup"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("profile", "prodution"),
+        ("testing/interval-minutes", "-3"),
+        ("testing/interval-minutes", "often"),
+        ("testing/interval-minutes", "٣"),
+    ],
+)
+def test_nonsense_keeps_the_last_good_schedule_and_names_the_parameter(
+    stack: Stack, sync: Sync, name: str, value: str
+) -> None:
+    stack.put("profile", "testing")
+    sync()
+    # The pattern of the parameter refuses it; somebody made the parameter anew without one.
+    ssm = boto3.client("ssm")
+    ssm.delete_parameter(Name=f"{PATH}/{name}")
+    ssm.put_parameter(Name=f"{PATH}/{name}", Value=value, Type="String")
+    with pytest.raises(ConfigurationError, match=rf"{name} is .*; it accepts "):
+        sync()
+    assert stack.rate() == "rate(3 minutes)"
+
+
+def test_a_missing_parameter_is_named(stack: Stack, sync: Sync) -> None:
+    boto3.client("ssm").delete_parameter(Name=f"{PATH}/profile")
+    with pytest.raises(ConfigurationError, match="profile is missing"):
+        sync()
+    assert stack.rate() == "rate(1 hour)"
+
+
+def test_an_update_leaves_what_an_operator_changed(stack: Stack, sync: Sync) -> None:
+    stack.put("profile", "testing")
+    stack.put("limits/max-deletions-per-run", "77")
+    sync()
+    changed = deepcopy(stack.template)
+    changed["Resources"]["UndeliveredQueue"]["Properties"]["MessageRetentionPeriod"] = 86400
+    stack.update(changed)
+    assert stack.parameter("profile") == "testing"
+    assert stack.parameter("limits/max-deletions-per-run") == "77"
+    assert stack.rate() == "rate(3 minutes)"
+
+
+def test_an_update_of_the_rule_is_repaired(stack: Stack, sync: Sync) -> None:
+    stack.put("profile", "testing")
+    sync()
+    changed = deepcopy(stack.template)
+    changed["Resources"]["ScheduleRule"]["Properties"]["Description"] = "Another one."
+    stack.update(changed)
+    assert stack.rate() == "rate(1 hour)"
+    assert sync()["changed"]
+    assert stack.rate() == "rate(3 minutes)"
+
+
+def test_a_changed_definition_would_overwrite_an_operator_which_is_why_they_are_frozen(stack: Stack) -> None:
+    stack.put("profile", "testing")
+    changed = deepcopy(stack.template)
+    changed["Resources"]["ProfileParameter"]["Properties"]["Description"] = "Another one."
+    stack.update(changed)
+    assert stack.parameter("profile") == "production"
+
+
+def test_definitions_of_parameters_are_frozen(translated: Template) -> None:
+    """CloudFormation puts the initial value again when any property changes.
+
+    A new parameter: add its line (the failure shows it). A changed one: give it a new name, or tell operators that the
+    value goes back to its default, deploy without the stack policy, and change its line.
+    """
+    found = {
+        name: hashlib.sha256(json.dumps(resource, sort_keys=True).encode()).hexdigest()[:16]
+        for name, resource in sorted(_parameters(translated).items())
+    }
+    assert found == json.loads((ROOT / "tests/infrastructure/parameters.lock.json").read_text())
+
+
+def test_initial_values_are_literals(translated: Template) -> None:
+    """A value that hangs on a stack parameter would be put again when somebody deploys with another."""
+    assert all(isinstance(each["Properties"]["Value"], str) for each in _parameters(translated).values())
+    assert isinstance(translated["Resources"]["ScheduleRule"]["Properties"]["ScheduleExpression"], str)
+    assert "tags" not in (ROOT / "samconfig.toml").read_text().split("version", 1)[1]
+
+
+def _parameters(template: Template) -> dict[str, Any]:
+    return {name: each for name, each in template["Resources"].items() if each["Type"] == "AWS::SSM::Parameter"}

@@ -1,0 +1,85 @@
+"""Cycles without the handler and without AWS: for several at once, for other keys and databases, and for campaigns."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Protocol
+
+from local.keys import Keys
+from local.postgres import Database as LocalDatabase
+from local.stack import PARAMETER_DEFAULTS
+from local.storage_emulator import StorageServer
+from storage_cleanup.cycle import run_cycle
+from storage_cleanup.database import Database
+from storage_cleanup.object_store import ObjectStore
+from storage_cleanup.request import CleanupRequest, Trigger, resolve
+from storage_cleanup.result import RunResult
+from storage_cleanup.settings import Settings
+from storage_cleanup.watch import Watch
+
+
+class Project(Protocol):
+    """A Supabase project of the embedded stack."""
+
+    @property
+    def database(self) -> LocalDatabase: ...
+    @property
+    def storage(self) -> StorageServer: ...
+    @property
+    def keys(self) -> Keys: ...
+
+
+def settings_of(project: Project, **overrides: str) -> Settings:
+    """Return the default settings for a project; ``limits__max_deletions_per_run`` is a parameter's name here."""
+    return Settings.from_parameters(
+        {
+            **PARAMETER_DEFAULTS,
+            "phases/temp-files": "false",
+            "supabase/url": project.storage.url,
+            "supabase/service-role-key": project.keys.service_role,
+            "database/url": project.database.url(),
+            **{name.replace("__", "/").replace("_", "-"): value for name, value in overrides.items()},
+        }
+    )
+
+
+def cycle(
+    project: Project,
+    *,
+    database_url: str | None = None,
+    key: str | None = None,
+    seconds: float = 900,
+    now: Callable[[], float] = time.time,
+    **overrides: str,
+) -> RunResult:
+    """Run a cycle as the handler would; ``database_url`` and ``key`` stand in for the settings' own."""
+    settings = settings_of(project, **overrides)
+    end = time.monotonic() + seconds
+    watch = Watch(lambda: max(0, int((end - time.monotonic()) * 1000)), lambda: True)
+    with (
+        Database(database_url or settings.database_url.get_secret_value()) as database,
+        ObjectStore(
+            settings.supabase_url,
+            key or settings.service_role_key.get_secret_value(),
+            give_up=watch.stop_reason,
+        ) as store,
+    ):
+        options = resolve(CleanupRequest(Trigger.MANUAL), settings)
+        return run_cycle(settings, options, database=database, store=store, watch=watch, now=now)
+
+
+def ledger(project: Project) -> list[tuple[str, int, str | None]]:
+    """Return state, attempts and last error of every claim there ever was, oldest job first."""
+    with project.database.connect() as connection:
+        return [
+            (state, attempts, error)
+            for state, attempts, error in connection.execute(
+                "select state, attempts, last_error from storage_cleanup.deletion order by claimed_at, job_id"
+            )
+        ]
+
+
+def let_time_pass(project: Project, age: timedelta) -> None:
+    """Make the ledger's attempts look as if they had been so long ago."""
+    with project.database.connect() as connection:
+        connection.execute("update storage_cleanup.deletion set attempted_at = attempted_at - %s", (age,))
