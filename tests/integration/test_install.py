@@ -79,7 +79,14 @@ def test_uninstalling_twice_is_fine(project: Database) -> None:
 
 def test_both_scripts_run_through_psql(project: Database) -> None:
     for script in (INSTALL, UNINSTALL):
-        command = [project.postgres.program("psql"), "-v", "ON_ERROR_STOP=1", "-qf", script, project.url()]
+        command: list[str | Path] = [
+            project.postgres.program("psql"),
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-qf",
+            script,
+            project.url(),
+        ]
         subprocess.run(command, check=True, capture_output=True)
 
 
