@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import boto3
 import pytest
@@ -62,6 +62,19 @@ class Stack:
     def put(self, name: str, value: str) -> None:
         """Set a parameter as an operator would."""
         boto3.client("ssm").put_parameter(Name=f"{PATH}/{name}", Value=value, Overwrite=True)
+
+    def put_secrets(self, *, supabase_url: str, key: str, database_url: str) -> None:
+        """Put what CloudFormation can't create, as `make secrets` does."""
+        values = {"supabase/url": supabase_url, "supabase/service-role-key": key, "database/url": database_url}
+        for name, value in values.items():
+            kind: Literal["String", "SecureString"] = "String" if name == "supabase/url" else "SecureString"
+            boto3.client("ssm").put_parameter(Name=f"{PATH}/{name}", Value=value, Type=kind, Overwrite=True)
+
+    def point_to(self, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Set the variables that the deployed function has."""
+        found = boto3.client("lambda").get_function_configuration(FunctionName=f"{STACK}-{function}")["Environment"]
+        for name, value in found["Variables"].items():
+            monkeypatch.setenv(name, value)
 
     def parameter(self, name: str) -> str:
         """Return a parameter's value."""
@@ -136,9 +149,7 @@ def load(function: str) -> ModuleType:
 @pytest.fixture
 def sync(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
     """Invoke the real schedule_sync handler against the stack, with a parameter change event."""
-    variables = boto3.client("lambda").get_function_configuration(FunctionName=f"{STACK}-schedule-sync")["Environment"]
-    for name, value in variables["Variables"].items():
-        monkeypatch.setenv(name, value)
+    stack.point_to("schedule-sync", monkeypatch)
     module = load("schedule_sync")
     event = json.loads((ROOT / "events/parameter-change.json").read_text())
 

@@ -5,11 +5,13 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from local.application import Application
 from local.aws import Aws
 from local.runtime_emulator import (
     ROOT,
@@ -19,6 +21,7 @@ from local.runtime_emulator import (
     find_python,
     install_runtime,
 )
+from tests.conftest import Servers
 
 SAM = ROOT / ".venv-sam/bin/sam"
 RULE = "storage-cleanup-local-schedule"
@@ -88,6 +91,22 @@ def schedule_sync(built: Built, aws: Aws, tmp_path: Path) -> Iterator[RuntimeEmu
         yield emulator
 
 
+@pytest.fixture
+def cleanup(built: Built, servers: Servers, tmp_path: Path) -> Iterator[RuntimeEmulator]:
+    servers.put_parameters(temp__directories=str(tmp_path / "temp"))
+    servers.aws.put_rule(RULE, 60)
+    environment = {
+        **servers.aws.environment(),
+        "PARAMETER_PATH": PATH,
+        "RULE_NAME": RULE,
+        "POWERTOOLS_SERVICE_NAME": "storage-cleanup-local",
+    }
+    function = built.directory / "CleanupFunction"
+    log = tmp_path / "function.log"
+    with RuntimeEmulator(function, built.layers, built.python, environment, log=log, timeout_seconds=60) as emulator:
+        yield emulator
+
+
 def test_layers_are_small_and_carry_bytecode(built: Built) -> None:
     layer = built.directory / "DependenciesLayer/python"
     files = [path for path in layer.rglob("*") if path.is_file()]
@@ -125,6 +144,36 @@ def test_the_built_schedule_sync_moves_the_rule(schedule_sync: RuntimeEmulator, 
     assert aws.rule_expression(RULE) == "rate(3 minutes)"
     starts = re.findall(r"Init Duration: ([0-9.]+) ms", schedule_sync.output())
     assert len(starts) == 1, "one cold start, then warm"
+
+
+def test_the_built_cleanup_cleans_up_on_schedule(cleanup: RuntimeEmulator, servers: Servers) -> None:
+    with closing(Application(servers.database, servers.storage.url, servers.keys.service_role)) as application:
+        saved, orphan = application.render(), application.render()
+        application.save(saved)
+        answer = cleanup.invoke(json.loads((ROOT / "events/scheduled.json").read_text()))
+        assert answer["status"] == "succeeded"
+        assert application.jobs() == {saved.job_id}
+        assert application.download(saved) == saved.content
+        assert orphan.job_id not in application.jobs()
+    log = cleanup.output()
+    assert "Comprehensive cleanup cycle completed" in log
+    assert '"ScheduledCycle"' in log
+    assert len(re.findall(r"Init Duration: ([0-9.]+) ms", log)) == 1
+
+
+def test_the_built_cleanup_plans_a_dry_run(cleanup: RuntimeEmulator, servers: Servers) -> None:
+    with closing(Application(servers.database, servers.storage.url, servers.keys.service_role)) as application:
+        application.render()
+        answer = cleanup.invoke(json.loads((ROOT / "events/manual-dry-run.json").read_text()))
+        assert answer["phases"]["storage_files"]["would_delete"] == 1
+        assert answer["plan_id"] == answer["run_id"]
+        assert len(application.files()) == 1
+
+
+def test_the_built_cleanup_refuses_an_invalid_event_with_a_clear_error(cleanup: RuntimeEmulator) -> None:
+    with pytest.raises(FunctionError, match="'dryrun' is no field; did you mean dry_run") as refusal:
+        cleanup.invoke({"action": "cleanup", "dryrun": True})
+    assert refusal.value.kind == "RequestError"
 
 
 @pytest.mark.parametrize("name", ["Health", "Restore"])

@@ -2,10 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from local.application import Application
+from local.functions import Context, load_function
+from local.keys import Keys
+from local.postgres import Database
+from local.storage_emulator import StorageServer
 from tests.infrastructure.conftest import STACK, Stack, Template
 from tests.infrastructure.iam import Call, as_list, faults, recorded_calls
 
@@ -63,6 +69,21 @@ def test_schedule_sync_may_do_exactly_what_it_does(stack: Stack, sync: Callable[
         sync()
     assert stack_calls == 0
     assert faults(stack.statements("schedule-sync"), [*calls, *more]) == []
+
+
+def test_cleanup_may_do_exactly_what_it_does(
+    stack: Stack, database: Database, storage: StorageServer, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole cycle that finds work, with a rule that has drifted, so that every call is made."""
+    stack.put_secrets(supabase_url=storage.url, key=keys.service_role, database_url=database.url())
+    stack.put("profile", "testing")
+    stack.point_to("cleanup", monkeypatch)
+    with closing(Application(database, storage.url, keys.service_role)) as application:
+        application.render()
+        with recorded_calls() as calls:
+            answer = load_function("cleanup").lambda_handler({"action": "cleanup"}, Context())
+    assert answer["phases"]["storage_files"]["deleted"] == 1
+    assert faults(stack.statements("cleanup"), calls) == []
 
 
 @pytest.mark.parametrize("function", ["health", "restore"])

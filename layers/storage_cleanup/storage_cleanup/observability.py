@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from aws_lambda_powertools import Logger, Metrics
@@ -27,11 +28,12 @@ _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
 
 def traced(handler: _Handler) -> _Handler:
-    """Trace a handler with X-Ray where ``TRACING`` is ``on``; the SDK behind it is loaded only then.
+    """Trace a handler with X-Ray where ``TRACING`` is ``on`` and the SDK is there; it is loaded only then.
 
-    The X-Ray SDK ends in February 2027; whatever follows it is chosen here.
+    The layer doesn't carry the SDK, which ends in February 2027; Lambda's own segments need none. Whatever follows it
+    is chosen here.
     """
-    if os.environ.get("TRACING", "off") != "on":
+    if os.environ.get("TRACING", "off") != "on" or find_spec("aws_xray_sdk") is None:
         return handler
     from aws_lambda_powertools import Tracer  # noqa: PLC0415  (its import is the user's time)
 
