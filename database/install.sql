@@ -323,12 +323,23 @@ as $$
 declare
     new_object_key text;
 begin
-    if new.output_url is not null and (tg_op = 'INSERT' or new.output_url is distinct from old.output_url) then
+    if storage_cleanup.has_file(new.output_url) and (tg_op = 'INSERT' or new.output_url is distinct from old.output_url) then
         -- A claim covers all jobs of its object. This one joins them, so it waits for a claim and holds off the next.
         new_object_key := storage_cleanup.object_key(new.output_url);
         perform from public.render_jobs
         where storage_cleanup.object_key(output_url) = new_object_key and id <> new.id
         order by id for key share;
+        -- A saved job must not move to a file that is being removed. A new job may: nobody can save it then.
+        if found and tg_op = 'UPDATE'
+           and exists (select from storage_cleanup.deletion
+                       where state in ('claimed', 'file_deleted') and deletion.job_id <> new.id
+                         and bucket_id || '/' || object_name = storage_cleanup.object_key(new.output_url))
+           and exists (select storage_cleanup.saved_among(array[new.id])) then
+            raise exception using
+                errcode = 'foreign_key_violation',
+                message = format('Render job %s is saved, and the file that it is moved to is being removed.', new.id),
+                schema = 'public', table = 'render_jobs', constraint = 'storage_cleanup_guard';
+        end if;
     end if;
     if new.status = 'completed' then
         insert into storage_cleanup.candidate (job_id, since, has_file)
@@ -471,8 +482,15 @@ as $$ select id, created_at from storage.buckets $$;
 
 -- The reference set, counted now: every asset that names a job. An index-only scan of storage_cleanup_saved.
 create or replace function storage_cleanup.count_saved() returns bigint
-language sql stable security definer set search_path = ''
-as $$ select count(*) from public.user_assets where metadata ->> 'render_job_id' is not null $$;
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    saved bigint;
+begin
+    -- Dynamic, because parallel workers may help with nothing else here.
+    execute 'select count(*) from public.user_assets where metadata ->> ''render_job_id'' is not null' into saved;
+    return saved;
+end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- 6  One cycle
@@ -734,13 +752,15 @@ begin
     perform storage_cleanup.assert_trust();
     update storage_cleanup.run set heartbeat_at = clock_timestamp() where id = this_run;
     return query
-    with checked as (
+    with checked as materialized (      -- one look into each index for each job, whatever the planner thinks of the ledger
         select claim.job_id, stored.id is null as gone
-        from storage_cleanup.deletion as claim
+        from unnest(jobs) as asked (job_id)
+        cross join lateral (
+            select * from storage_cleanup.deletion as ledger
+            where ledger.job_id = asked.job_id and ledger.state = 'claimed' limit 1) as claim
         left join lateral (
             select id from storage.objects as object
             where object.bucket_id = claim.bucket_id and object.name = claim.object_name limit 1) as stored on true
-        where claim.job_id = any (jobs) and claim.state = 'claimed'
     )
     update storage_cleanup.deletion
     set state = case when gone then 'file_deleted' else 'claimed' end,
@@ -1033,14 +1053,17 @@ end $$;
 --   url_in_other_bucket    the URL of a completed job names a bucket that isn't listed
 create or replace function storage_cleanup.integrity(origins text[], listed text[], max_age interval, grace interval)
 returns table (finding text, found bigint, removed bigint, bytes bigint, examples text[])
-language sql stable security definer set search_path = '' set work_mem = '64MB'
+language plpgsql stable security definer set search_path = '' set work_mem = '64MB'
 as $$
+#variable_conflict use_column
+begin
+    return query    -- in plpgsql, because there parallel workers may help
     with save as materialized (
         select job_id, min(asset_id::text) as asset from storage_cleanup.saves() group by job_id
     ),
     job as materialized (       -- so that each URL is read once
         select id, status, created_at, storage_cleanup.object_key(output_url) as key,
-               output_url ~ '^\s*([a-zA-Z][a-zA-Z0-9+.-]*:)?//' and not exists (
+               not starts_with(output_url, origins[1] || '/') and output_url ~ '^\s*([a-zA-Z][a-zA-Z0-9+.-]*:)?//' and not exists (
                    select from unnest(origins) as origin
                    where starts_with(lower(ltrim(left(output_url, 300), E' \t\n\r\f\v')), origin || '/')) as is_foreign
         from public.render_jobs where storage_cleanup.has_file(output_url)
@@ -1051,8 +1074,8 @@ as $$
     ),
     judged as (
         select placed.id, save.asset, ledger.state, case
-            when is_foreign or bucket.id is null or strpos(key, '/') = length(key)
-                 or key ~ '[^A-Za-z0-9_/!.*''()&$@=;:+,? -]|(^|/)[.]{1,2}(/|$)'
+            when is_foreign or object_id is null and (bucket.id is null or strpos(key, '/') = length(key)
+                                                      or key ~ '[^A-Za-z0-9_/!.*''()&$@=;:+,? -]|(^|/)[.]{1,2}(/|$)')
                 then case when placed.status = 'completed' then 'url_not_understood' end
             when object_id is null and save.asset is not null then 'saved_file_missing'
             when placed.status is distinct from 'completed' then null
@@ -1082,8 +1105,8 @@ as $$
            (array_agg(coalesce(asset, id::text)))[:3]
     from judged where finding is not null group by finding
     union all
-    select 'object_unknown', count(*), 0, coalesce(sum(size), 0)::bigint, (array_agg(place))[:3] from stranger
-$$;
+    select 'object_unknown', count(*), 0, coalesce(sum(size), 0)::bigint, (array_agg(place))[:3] from stranger;
+end $$;
 
 -- Bytes of orphans by the month (UTC) in which they were claimed: this one and the last.
 create or replace function storage_cleanup.orphan_bytes() returns table (this_month bigint, last_month bigint)

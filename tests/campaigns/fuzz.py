@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +35,7 @@ from tests.campaigns.ground import Ground, prepared_ground
 from tests.campaigns.report import Figures, missed
 from tests.unit.examples import PARAMETERS, jwt
 
-LONG = {"urls": 90_000, "events": 40_000, "parameters": 40_000, "metadata": 30_000, "trees": 10_000}
+LONG = {"urls": 75_000, "events": 50_000, "parameters": 40_000, "metadata": 30_000, "trees": 10_000}
 SHORT = {"urls": 300, "events": 150, "parameters": 150, "metadata": 150, "trees": 60}
 BATCH = 500
 
@@ -92,13 +93,9 @@ _names = st.one_of(
 )
 
 
-@st.composite
-def encoded(draw: st.DrawFn, text: str) -> str:
+def encoded(text: str, how: str, chosen: int) -> str:
     """Return a text with some of its characters percent-encoded, by the rules or against them."""
-    how = draw(st.sampled_from(["not", "not", "usual", "usual", "all", "some", "some", "twice", "lower"]))
     match how:
-        case "not":
-            return text
         case "usual":
             return quote(text, safe="/!*'()&$@=;:+,")
         case "all":
@@ -107,48 +104,61 @@ def encoded(draw: st.DrawFn, text: str) -> str:
             return quote(quote(text))
         case "lower":
             return "".join(f"%{byte:02x}" if byte % 3 else chr(byte) for byte in text.encode("ascii", "replace"))
+        case "some":
+            return "".join(quote(one, safe="") if chosen >> place % 24 & 1 else one for place, one in enumerate(text))
         case _:
-            chosen = draw(st.sets(st.integers(0, max(0, len(text) - 1)), max_size=5))
-            return "".join(quote(one, safe="") if place in chosen else one for place, one in enumerate(text))
+            return text
 
 
-@st.composite
-def urls(draw: st.DrawFn) -> str:
-    """Build a URL of parts, most of them right."""
-    host = "abcdefghijklmnopqrst.supabase.co"
-    origin = draw(
-        st.sampled_from(
-            [
-                *(*[ORIGIN] * 12, *[""] * 8, f"//{host}", f"HTTPS://{host.upper()}:443", f"https://{host}:"),
-                *("https://abcdefghijklmnopqrst.storage.supabase.co", f"http://{host}", f"https://u:p@{host}"),
-                *("https://elsewhere.example", "ftp://x", "https:", "javascript:"),
-            ]
-        )
-    )
-    parts = [
-        origin,
-        draw(st.sampled_from([*["/"] * 12, "", "//"])),
-        draw(st.sampled_from([*["storage/v1/"] * 9, "", "", "storage/v1//", "STORAGE/v1/"])),
-        draw(st.sampled_from([*SHAPES, *SHAPES, *SHAPES, "", "object/public/object/", "render/", "object/list/"])),
-        draw(encoded(draw(st.sampled_from([*BUCKETS * 6, "secrets", "public", "sign", ""])))),
-        draw(st.sampled_from([*["/"] * 12, "", "//"])),
-        draw(encoded(draw(_names))),
-        draw(
-            st.sampled_from(
-                ["", "", "?token=t", "?token=a.b-c", "?", "?width=1&token=t", "?a?token=t", "?token=?token="]
-            )
-        ),
-        draw(st.sampled_from(["", "", "", "#", "#a?token=t", "?token=t"])),
+_HOST = "abcdefghijklmnopqrst.supabase.co"
+_encodings = st.tuples(
+    st.sampled_from(["not", "not", "usual", "usual", "all", "some", "some", "twice", "lower"]), st.integers(0, 1 << 24)
+)
+_origins = st.sampled_from(
+    [
+        *(*[ORIGIN] * 12, *[""] * 8, f"//{_HOST}", f"HTTPS://{_HOST.upper()}:443", f"https://{_HOST}:"),
+        *("https://abcdefghijklmnopqrst.storage.supabase.co", f"http://{_HOST}", f"https://u:p@{_HOST}"),
+        *("https://elsewhere.example", "ftp://x", "https:", "javascript:"),
     ]
-    before = draw(st.sampled_from(["", "", "", " ", "\n\t ", " " * 9000]))
-    after = draw(st.sampled_from(["", "", "", "\n", " ", " " * 9000]))
-    return before + "".join(parts) + after
+)
+_prefixes = st.sampled_from(
+    [*["/storage/v1/"] * 12, "/", "", "storage/v1/", "//storage/v1/", "/storage/v1//", "/STORAGE/v1/"]
+)
+_shapes = st.sampled_from([*SHAPES, *SHAPES, *SHAPES, "", "object/public/object/", "render/", "object/list/"])
+_buckets = st.sampled_from([*BUCKETS * 6, "secrets", "public", "sign", ""])
+_slashes = st.sampled_from([*["/"] * 12, "", "//"])
+_queries = st.sampled_from(
+    [
+        *("", "", "", "?token=t", "?token=a.b-c", "?", "?width=1&token=t", "?a?token=t", "?token=?token=", "#"),
+        *("#a?token=t", "?token=t#a", "?token=t?token=t", "?token=t#?token=t"),
+    ]
+)
+_margins = st.sampled_from([*[""] * 12, " ", "\n\t ", "\n", " " * 9000])
+
+
+def assembled(parts: tuple[str, str, str], place: tuple[str, str, str], end: tuple[str, str, str], how: Any) -> str:
+    """Build a URL of parts, most of them right."""
+    origin, prefix, shape = parts
+    bucket, slash, name = place
+    before, query, after = end
+    if how[1] % 8 == 0:
+        bucket = encoded(bucket, *how)
+    return f"{before}{origin}{prefix}{shape}{bucket}{slash}{encoded(name, *how)}{query}{after}"
+
+
+_urls = st.builds(
+    assembled,
+    st.tuples(_origins, _prefixes, _shapes),
+    st.tuples(_buckets, _slashes, _names),
+    st.tuples(_margins, _queries, _margins),
+    _encodings,
+)
 
 
 class UrlTarget:
     """The parser answers everything, and SQL's ``object_key`` agrees with it on everything that it accepts."""
 
-    strategy = st.one_of(urls(), urls(), urls(), urls(), _any_text)
+    strategy = st.one_of(_urls, _urls, _urls, _urls, _any_text)
 
     def __init__(self, connection: psycopg.Connection[Any], notes: Notes) -> None:
         self._connection, self._notes = connection, notes
@@ -228,14 +238,19 @@ class EventTarget:
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
+        self._settings = {
+            (dry_run, with_phase): Settings.from_parameters(
+                {**PARAMETERS, "dry-run": str(dry_run).lower(), "phases/render-jobs": str(with_phase).lower()}
+            )
+            for dry_run in (True, False)
+            for with_phase in (True, False)
+        }
         self.accepted = 0
 
     def examine(self, example: tuple[Any, bool, bool]) -> None:
         """Read an event, and hold it against the parameters."""
         event, dry_run, with_phase = example
-        limits = Settings.from_parameters(
-            {**PARAMETERS, "dry-run": str(dry_run).lower(), "phases/render-jobs": str(with_phase).lower()}
-        )
+        limits = self._settings[dry_run, with_phase]
         try:
             options = resolve(parse_cleanup_event(event), limits)
         except RequestError as refusal:
@@ -327,22 +342,22 @@ _values = st.one_of(
 )
 
 
-@st.composite
-def trees(draw: st.DrawFn) -> dict[str, str]:
-    """Return a tree of parameters that is right but for some changes."""
-    tree = dict(PARAMETERS)
-    for name in draw(st.lists(st.sampled_from(sorted(tree)), max_size=4)):
-        tree.pop(name, None)
-        if draw(st.integers(0, 9)):
-            tree[name] = draw(_values)
-    tree.update(draw(st.dictionaries(st.text(max_size=20), _values, max_size=1)))
-    return tree
+def changed(changes: list[tuple[str, str | None]], more: dict[str, str]) -> dict[str, str]:
+    """Return a tree of parameters that is right but for some changes; None takes one away."""
+    tree = {**PARAMETERS, **{name: value for name, value in changes if value is not None}, **more}
+    return {name: value for name, value in tree.items() if (name, None) not in changes}
+
+
+_changes = st.lists(st.tuples(st.sampled_from(sorted(PARAMETERS)), st.one_of(_values, _values, st.none())), max_size=4)
+_more: st.SearchStrategy[dict[str, str]] = st.one_of(
+    st.just({}), st.just({}), st.dictionaries(st.text(max_size=20), _values, max_size=1)
+)
 
 
 class ParameterTarget:
     """A tree of parameters becomes settings that are in range, or a ``ConfigurationError`` without secrets in it."""
 
-    strategy = trees()
+    strategy = st.builds(changed, _changes, _more)
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
@@ -718,10 +733,11 @@ class Fuzz:
             }
             examined = dict.fromkeys(targets, 0)
             for name, target in targets.items():
+                began = time.monotonic()
                 examined[name] = explore(target.strategy, target.examine, counts[name], seed)
                 if hasattr(target, "finish"):
                     target.finish()
-                print(f"  … {name}", flush=True)
+                print(f"  … {name}: {time.monotonic() - began:.0f} s", flush=True)
         return {
             "examples": sum(examined.values()),
             "by_target": examined,

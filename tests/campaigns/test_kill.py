@@ -1,4 +1,4 @@
-"""The short form of the killing: every twenty-fifth boundary."""
+"""The short form of the killing: some of the boundaries."""
 
 from pathlib import Path
 

@@ -172,6 +172,7 @@ def test_a_dry_run_plans_what_a_real_run_does_and_deletes_nothing(application: A
     assert plan["phases"]["storage_files"]["bytes"] == 300
     assert plan["phases"]["render_jobs"]["would_delete"] == 31
     assert sum(phase["deleted"] for phase in plan["phases"].values()) == 0
+    assert plan["would_save_usd_per_month"] == round(300 / 10**9 * 0.021, 6)
     assert len(application.files()) == 31
     real = cleanup()
     assert real["phases"]["storage_files"]["deleted"] == 30

@@ -252,6 +252,19 @@ def test_a_claim_passes_over_a_file_that_a_new_job_is_just_about_to_share(
     assert claim(sweeper, render) == {render.job_id: "shared_with_kept_job"}
 
 
+def test_a_saved_job_cannot_be_moved_to_a_file_that_is_claimed(
+    application: Application, sweeper: Connection, saver: Connection
+) -> None:
+    saved, orphan = application.render(), application.render()
+    application.save(saved)
+    claim(sweeper, orphan)
+    with pytest.raises(pg.ForeignKeyViolation, match="is being removed"):
+        saver.execute(
+            "update render_jobs set output_url = (select output_url from render_jobs where id = %s) where id = %s",
+            (orphan.job_id, saved.job_id),
+        )
+
+
 def test_a_released_job_can_be_saved_again(application: Application, sweeper: Connection) -> None:
     render = application.render()
     claim(sweeper, render)

@@ -314,7 +314,7 @@ class Database(AbstractContextManager["Database"]):
         try:
             connection = self._connected()
             cursor = connection.cursor(row_factory=class_row(row))
-            # One round trip: begin, timeouts, statement and commit travel together.
+            # Timeouts and statement travel together; begin and commit are round trips of their own.
             with connection.pipeline(), connection.transaction():
                 connection.execute(_QUERIES["limit_time"], limits)
                 cursor.execute(_QUERIES[query], parameters)

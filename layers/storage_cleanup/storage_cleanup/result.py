@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from storage_cleanup.pricing import monthly_cost
+
 
 class Phase(StrEnum):
     """The three phases of a cycle, in the order in which they run."""
@@ -111,7 +113,7 @@ class RunResult:
     message: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the answer as JSON-ready values; a dry run names its ``plan_id``."""
+        """Return the answer as JSON-ready values; a dry run names its ``plan_id`` and what it would save."""
         answer: dict[str, Any] = {
             "run_id": self.run_id,
             "status": self.status.value,
@@ -127,6 +129,7 @@ class RunResult:
             answer["breaker_open"] = True
         if self.dry_run:
             answer["plan_id"] = self.run_id
+            answer["would_save_usd_per_month"] = round(monthly_cost(sum(each.bytes for each in self.phases.values())), 6)
         if self.message:
             answer["message"] = self.message
         return answer

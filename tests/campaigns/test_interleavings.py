@@ -1,0 +1,100 @@
+"""What the race has found, each as the one interleaving that it takes."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg import IsolationLevel
+from psycopg import errors as pg
+
+from local.postgres import Database
+
+KEY = "images/a.png"
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def cleaner(database: Database) -> Iterator[Connection]:
+    with database.connect() as connection:
+        connection.execute("insert into storage.buckets (id, name) values ('images', 'images')")
+        connection.execute(
+            "insert into storage.objects (bucket_id, name, created_at, updated_at) "
+            "values ('images', 'a.png', now() - interval '2 hours', now() - interval '2 hours')"
+        )
+        yield connection
+
+
+@pytest.fixture
+def user(database: Database) -> Iterator[Connection]:
+    with database.connect() as connection:
+        yield connection
+
+
+def add_job(connection: Connection) -> UUID:
+    """Add an old job whose output is the one file."""
+    job = uuid4()
+    connection.execute(
+        "insert into render_jobs (id, user_id, status, output_url, created_at) "
+        "values (%s, gen_random_uuid(), 'completed', '/storage/v1/object/public/' || %s, now() - interval '2 hours')",
+        (job, KEY),
+    )
+    return job
+
+
+def save(connection: Connection, job: UUID) -> None:
+    connection.execute(
+        "insert into user_assets (user_id, asset_type, metadata) "
+        "values (gen_random_uuid(), 'generated_saved', jsonb_build_object('render_job_id', %s::text))",
+        (str(job),),
+    )
+
+
+def claim(connection: Connection, job: UUID) -> None:
+    outcomes = connection.execute(
+        "select outcome from storage_cleanup.claim(gen_random_uuid(), %s, %s, interval '1 hour', false, null)",
+        ([job], [KEY]),
+    ).fetchall()
+    assert outcomes == [("claimed",)]
+
+
+@pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
+def test_a_snapshot_older_than_the_claim_does_not_hide_it_from_a_new_job_of_the_same_file(
+    cleaner: Connection, user: Connection, level: IsolationLevel
+) -> None:
+    original = add_job(cleaner)
+    user.isolation_level = level
+    with user.transaction():
+        user.execute("select 1")
+        claim(cleaner, original)
+        copy = add_job(user)
+        with pytest.raises(pg.SerializationFailure):
+            save(user, copy)
+        raise psycopg.Rollback
+
+
+def test_a_new_job_of_a_file_that_has_gone_can_not_be_saved(
+    cleaner: Connection, user: Connection, database: Database
+) -> None:
+    original = add_job(cleaner)
+    claim(cleaner, original)
+    with database.connect("supabase_storage_admin") as storage:
+        storage.execute("set storage.allow_delete_query = 'true'")
+        storage.execute("delete from storage.objects")
+    cleaner.execute("delete from render_jobs")
+    cleaner.execute("update storage_cleanup.deletion set state = 'done'")
+    with pytest.raises(pg.ForeignKeyViolation, match="can no longer be saved"):
+        save(user, add_job(user))
+
+
+def test_an_unsave_waits_for_a_claim_that_has_seen_the_save(cleaner: Connection, user: Connection) -> None:
+    job = add_job(cleaner)
+    save(user, job)
+    with cleaner.transaction():
+        cleaner.execute("select from render_jobs for update")
+        user.execute("set lock_timeout = '100ms'")
+        with pytest.raises(pg.LockNotAvailable):
+            user.execute("delete from user_assets")
+    user.execute("delete from user_assets")
+    assert cleaner.execute("select job_id from storage_cleanup.candidate").fetchall() == [(job,)]

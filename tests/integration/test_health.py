@@ -1,0 +1,656 @@
+"""Break each thing that health checks, one at a time: exactly that check turns, and its sentence says what to do."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from threading import Thread
+from typing import Any, Protocol
+
+import boto3
+import pytest
+from psycopg import errors as pg
+
+from local.application import Application
+from local.functions import RULE, Context, load_function
+from storage_cleanup.errors import RequestError
+from tests.conftest import Servers
+from tests.integration.conftest import Cleanup
+
+WORKER = "storage_cleanup_worker"
+SCHEDULED = {"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}
+
+
+class Health(Protocol):
+    """Invokes the health function."""
+
+    def __call__(self, event: object = None) -> dict[str, Any]: ...
+
+
+@pytest.fixture
+def configure(configure: Callable[..., None], servers: Servers) -> Callable[..., None]:
+    """Write the parameters with the role that production uses, which is the worker."""
+
+    def put(**overrides: str) -> None:
+        configure(**{"database__url": servers.database.url(WORKER), **overrides})
+
+    return put
+
+
+@pytest.fixture
+def health(
+    configure: Callable[..., None],
+    servers: Servers,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Health:
+    """Return the real handler, with the rule that the parameters ask for."""
+    configure()
+    servers.aws.put_rule(RULE, 60)
+    monkeypatch.setenv("RULE_NAME", RULE)
+    handler = load_function("health").lambda_handler
+
+    def invoke(event: object = None) -> dict[str, Any]:
+        answer = handler({"action": "health"} if event is None else event, Context(300, function_name="health"))
+        return dict(json.loads(json.dumps(answer)))
+
+    return invoke
+
+
+@pytest.fixture
+def sound(application: Application, cleanup: Cleanup, servers: Servers) -> Application:
+    """A project in which all is well: saved and removed outputs, and a cycle that has just run."""
+    renders = application.render_many(6)
+    application.save_many(renders[:4])
+    cleanup(SCHEDULED)
+    with servers.database.connect() as owner:  # yesterday there lay as much as today
+        owner.execute("update storage_cleanup.usage set day = day - 1, taken_at = taken_at - interval '1 day'")
+        owner.execute("delete from storage_cleanup.usage")
+        owner.execute("select storage_cleanup.remember_usage()")
+        owner.execute("update storage_cleanup.usage set day = day - 1, taken_at = taken_at - interval '24 hours'")
+    return application
+
+
+def turned(answer: dict[str, Any]) -> dict[str, str]:
+    """Return the checks that aren't well, with their status."""
+    return {name: check["status"] for name, check in answer["checks"].items() if check["status"] != "ok"}
+
+
+def sentence(answer: dict[str, Any], name: str) -> str:
+    return str(answer["checks"][name]["sentence"])
+
+
+def sql(servers: Servers, *statements: str, role: str = "postgres") -> None:
+    with servers.database.connect(role) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_a_sound_project_is_well_in_every_respect(sound: Application, health: Health) -> None:
+    answer = health()
+    assert turned(answer) == {}
+    assert (answer["status"], answer["critical"], answer["warnings"]) == ("ok", 0, 0)
+    for check in answer["checks"].values():
+        assert set(check) == {"value", "threshold", "status", "sentence"}
+        assert check["sentence"].endswith(".")
+    assert answer["checks"]["saved_assets"]["value"] == 4
+    assert answer["checks"]["stored_bytes"]["value"] == {"bytes": 40, "growth_percent": 0.0}
+    assert answer["checks"]["stored_by_bucket"]["value"]["images"] == {"objects": 4, "bytes": 40}
+    assert answer["checks"]["orphan_bytes"]["value"] == {"this_month": 20, "last_month": 0}
+    assert answer["checks"]["completed_jobs"]["value"] == {"saved": 4, "not_saved": 0}
+    assert next(iter(answer["checks"]["cycles_by_day"]["value"].values())) == {
+        "succeeded": 1,
+        "partial": 0,
+        "failed": 0,
+    }
+    assert next(iter(answer["checks"]["assets_by_day"]["value"].values())) == {
+        "generated_saved": {"assets": 4, "bytes": 0}
+    }
+
+
+def test_nothing_is_written(sound: Application, health: Health, servers: Servers) -> None:
+    """Every question is asked in a read-only transaction, by a role that may write nothing."""
+    with servers.database.connect() as owner:
+        tables = [
+            f"storage_cleanup.{row[0]}"
+            for row in owner.execute("select tablename from pg_tables where schemaname = 'storage_cleanup'")
+        ]
+        tables += ["public.render_jobs", "public.user_assets", "storage.objects"]
+        look = " union all ".join(
+            f"select '{table}', count(*), max(xmin::text::bigint) from {table}" for table in tables
+        )
+        before = owner.execute(look).fetchall()
+        health()
+        assert owner.execute(look).fetchall() == before
+
+
+def run(servers: Servers, count: int, status: str, *, minutes_ago: float = 0, summary: str = "{}") -> None:
+    """Add runs as cycles record them."""
+    with servers.database.connect() as owner:
+        owner.execute(
+            "insert into storage_cleanup.run "
+            "(started_at, finished_at, status, trigger, dry_run, options, scope, summary) "
+            "select now() - make_interval(secs => 60 * %s) + n * interval '1 millisecond', now(), "
+            "%s, 'manual', false, '{}', '{}', %s from generate_series(1, %s) as n",
+            (minutes_ago, status, summary, count),
+        )
+
+
+Sabotage = Callable[[Servers, Application], object]
+Case = tuple[str, Sabotage, str, str]
+
+
+def _age_objects(servers: Servers, names: str) -> None:
+    sql(
+        servers,
+        "set session_replication_role = replica",
+        "update storage.objects set created_at = now() - interval '1 day', updated_at = now() - interval '1 day' "
+        f"where name like '{names}'",
+        role="supabase_admin",
+    )
+
+
+def _add_unknown_objects(servers: Servers, application: Application) -> None:
+    sql(
+        servers,
+        "insert into storage.objects (bucket_id, name) "
+        "select 'images', 'unknown/' || n from generate_series(1, 51) as n",
+        role="supabase_storage_admin",
+    )
+    _age_objects(servers, "unknown/%")
+
+
+def _remove_object(servers: Servers, condition: str) -> None:
+    sql(
+        servers,
+        "select set_config('storage.allow_delete_query', 'true', false)",
+        f"delete from storage.objects where {condition}",
+        role="supabase_admin",
+    )
+
+
+def _lose_saved_file(servers: Servers, application: Application) -> None:
+    # The smallest of the saved: the sizes of the others make up for it, so that only this check turns.
+    _remove_object(servers, "name = (select min(name) from storage.objects)")
+    sql(servers, """update storage.objects set metadata = '{"size": 10}'""", role="supabase_admin")
+
+
+def _lose_row_file(servers: Servers, application: Application) -> None:
+    application.add_job(
+        output_url=f"{servers.storage.url}/storage/v1/object/public/images/gone.png", age=timedelta(days=1)
+    )
+
+
+def _add_orphans(servers: Servers, count: int) -> None:
+    """Jobs without a file: they are orphans, and nothing else."""
+    sql(
+        servers,
+        "insert into render_jobs (user_id, status, created_at) "
+        f"select gen_random_uuid(), 'completed', now() - interval '1 day' from generate_series(1, {count})",
+    )
+
+
+def _rename_last_scope(servers: Servers, application: Application) -> None:
+    sql(servers, """update storage_cleanup.run set scope = scope || '{"buckets": ["other"]}'""")
+
+
+CASES: list[Case] = [
+    (
+        "schedule",
+        lambda s, a: s.aws.put_rule(RULE, 3),
+        "warning",
+        "The rule has rate(3 minutes), the parameters ask for rate(1 hour)",
+    ),
+    (
+        "schedule",
+        lambda s, a: s.aws.events.disable_rule(Name=RULE),
+        "critical",
+        "is disabled, so none start: enable it",
+    ),
+    (
+        "schedule",
+        lambda s, a: s.aws.events.delete_rule(Name=RULE),
+        "critical",
+        "is missing, so none start: deploy the stack",
+    ),
+    (
+        "last_cycle",
+        lambda s, a: sql(s, "update storage_cleanup.run set started_at = started_at - interval '100 minutes'"),
+        "critical",
+        "No cycle has started for 100 minutes, and one is due every 60: see docs/emergency.md",
+    ),
+    ("last_run", _rename_last_scope, "warning", "buckets was ['other'], now ['images', 'videos']"),
+    ("orphans_left", lambda s, a: _add_orphans(s, 51), "warning", "51 orphans left that cycles should have taken"),
+    ("orphans_left", lambda s, a: _add_orphans(s, 101), "critical", "101 orphans left that cycles should have taken"),
+    (
+        "stuck_claims",
+        lambda s, a: sql(
+            s,
+            "insert into storage_cleanup.deletion (job_id, state, attempts, run_id) "
+            "values (gen_random_uuid(), 'claimed', 3, gen_random_uuid())",
+        ),
+        "warning",
+        "1 claim failed three times or more",
+    ),
+    (
+        "cycle_seconds",
+        lambda s, a: run(s, 1, "succeeded", summary='{"seconds": 31}'),
+        "warning",
+        "took 31.0 s: that is normal while",
+    ),
+    (
+        "query_seconds",
+        lambda s, a: run(s, 1, "succeeded", summary='{"slowest_query_seconds": 5.1}'),
+        "warning",
+        "took 5.1 s: look at indexes",
+    ),
+    (
+        "breaker",
+        lambda s, a: run(s, 1, "partial", summary='{"breaker_open": true, "message": "saved assets fell"}'),
+        "critical",
+        "stopped by the circuit breaker: saved assets fell. Find out why",
+    ),
+    (
+        "saved_assets",
+        lambda s, a: sql(s, "update storage_cleanup.run set saved_assets = 6"),
+        "critical",
+        "Saved assets fell from 6 to 4 since the last good cycle",
+    ),
+    (
+        "saved_file_missing",
+        _lose_saved_file,
+        "critical",
+        "1 saved asset lost the file (this system didn't remove them)",
+    ),
+    ("row_without_file", _lose_row_file, "warning", "1 row of unsaved jobs name a file that is gone"),
+    (
+        "object_unknown",
+        _add_unknown_objects,
+        "warning",
+        "51 objects in the listed buckets that no job and no asset knows",
+    ),
+    (
+        "url_not_understood",
+        lambda s, a: a.add_job(output_url="https://elsewhere.example/storage/v1/object/public/images/a.png"),
+        "warning",
+        "1 output_url of completed jobs aren't understood",
+    ),
+    (
+        "url_not_understood",
+        lambda s, a: a.add_job(output_url="not a url at all"),
+        "warning",
+        "correct them, or delete those rows",
+    ),
+    (
+        "stored_bytes",
+        lambda s, a: sql(s, "update storage_cleanup.usage set bytes = 36 where bucket_id = 'images'"),
+        "warning",
+        "Stored bytes changed by +11.1 % in 24 hours: see docs/emergency.md, Storage spike.",
+    ),
+    (
+        "stored_bytes",
+        lambda s, a: sql(s, "update storage_cleanup.usage set bytes = 33 where bucket_id = 'images'"),
+        "critical",
+        "Stored bytes changed by +21.2 % in 24 hours",
+    ),
+    (
+        "usage_history",
+        lambda s, a: sql(s, "update storage_cleanup.usage set day = day - 2, taken_at = taken_at - interval '2 days'"),
+        "warning",
+        "last remembered 72 hours ago: the trend has a gap",
+    ),
+    (
+        "guard",
+        lambda s, a: sql(s, "alter table user_assets disable trigger storage_cleanup_guard"),
+        "critical",
+        "storage_cleanup_guard on public.user_assets is missing, disabled or altered: run database/install.sql",
+    ),
+    (
+        "guard",
+        lambda s, a: sql(s, "drop trigger storage_cleanup_guard on user_assets"),
+        "critical",
+        "Cycles delete nothing until this is repaired: the guard trigger",
+    ),
+    (
+        "triggers",
+        lambda s, a: sql(s, "alter table render_jobs disable trigger storage_cleanup_track_render"),
+        "warning",
+        "storage_cleanup_track_render missing or off, so orphans are found once a day only: run database/install.sql",
+    ),
+    (
+        "indexes",
+        lambda s, a: sql(s, "drop index storage_cleanup_render_job_id"),
+        "critical",
+        "storage_cleanup_render_job_id missing or invalid",
+    ),
+    (
+        "indexes",
+        lambda s, a: sql(s, "drop index storage_cleanup_object_key"),
+        "critical",
+        "run database/install.sql as postgres",
+    ),
+    (
+        "privileges",
+        lambda s, a: sql(s, f"revoke execute on function storage_cleanup.adopt(uuid, integer) from {WORKER}"),
+        "critical",
+        f"Role {WORKER} may not execute adopt: run database/install.sql",
+    ),
+    (
+        "privileges",
+        lambda s, a: sql(s, f"grant delete on render_jobs to {WORKER}"),
+        "warning",
+        "may delete from the application's tables: put storage_cleanup_worker into database/url",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{case[0]}-{case[2]}-{index}" for index, case in enumerate(CASES)])
+def test_exactly_the_broken_check_turns(sound: Application, health: Health, servers: Servers, case: Case) -> None:
+    name, sabotage, status, words = case
+    sabotage(servers, sound)
+    answer = health()
+    assert turned(answer) == {name: status}
+    assert words in sentence(answer, name)
+    assert answer["status"] == status
+
+
+PARAMETERS = [
+    ({"enabled": "false"}, "enabled is false"),
+    ({"dry_run": "true"}, "dry-run is true"),
+    ({"phases__render_jobs": "false"}, "phases/render-jobs is false"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "words"), PARAMETERS)
+def test_a_switch_that_is_off_is_a_warning(
+    sound: Application, health: Health, configure: Callable[..., None], parameters: dict[str, str], words: str
+) -> None:
+    configure(**parameters)
+    answer = health()
+    assert turned(answer) == {"switches": "warning"}
+    assert words in sentence(answer, "switches")
+
+
+def test_parameters_that_cannot_be_read_are_named(health: Health, configure: Callable[..., None]) -> None:
+    configure(buckets="images,,videos")
+    answer = health()
+    assert turned(answer) == {"parameters": "critical"}
+    assert "buckets is 'images,,videos': it has an empty item" in sentence(answer, "parameters")
+    assert list(answer["checks"]) == ["parameters"]
+
+
+def test_a_profile_that_changed_shows_in_rule_and_last_run(
+    sound: Application, health: Health, configure: Callable[..., None]
+) -> None:
+    configure(profile="testing")
+    answer = health()
+    assert turned(answer) == {"schedule": "warning", "last_run": "warning"}
+    assert "max_age_minutes was 60, now 3" in sentence(answer, "last_run")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (f"postgresql://{WORKER}@127.0.0.1:1/postgres", "The database can't be asked, so cycles don't work either"),
+        (None, "is version 0, needed is 1"),
+    ],
+)
+def test_a_database_that_cannot_be_asked_is_critical(
+    servers: Servers, health: Health, configure: Callable[..., None], url: str | None, words: str
+) -> None:
+    if url:
+        configure(database__url=url)
+    else:
+        sql(
+            servers,
+            "create or replace function storage_cleanup.schema_version() returns integer "
+            "language sql immutable return 0",
+        )
+    answer = health()
+    assert turned(answer) == {"database": "critical"}
+    assert words in sentence(answer, "database")
+
+
+def test_an_uninstalled_schema_is_critical(servers: Servers, health: Health) -> None:
+    sql(servers, "drop schema storage_cleanup cascade")
+    assert turned(health()) == {"database": "critical"}
+
+
+def test_before_the_first_cycle_it_says_so(health: Health) -> None:
+    answer = health()
+    assert turned(answer) == {"last_cycle": "warning", "usage_history": "warning"}
+    assert "No cycle has run yet" in sentence(answer, "last_cycle")
+    assert "the next cycle does it" in sentence(answer, "usage_history")
+
+
+@pytest.mark.parametrize(("failed", "expected"), [(3, "ok"), (4, "critical")])
+def test_more_than_three_failed_cycles_in_a_row_are_critical(
+    sound: Application, health: Health, servers: Servers, failed: int, expected: str
+) -> None:
+    run(servers, failed, "failed", summary='{"message": "no connection"}')
+    answer = health()
+    found = turned(answer)
+    assert found.pop("success_rate") == "warning"
+    assert found == ({} if expected == "ok" else {"failed_cycles": expected})
+    assert f"The last {failed} cycles failed, the last because: no connection" in sentence(answer, "failed_cycles")
+
+
+def test_a_cycle_that_died_without_a_word_has_failed(sound: Application, health: Health, servers: Servers) -> None:
+    run(servers, 4, "running")
+    sql(servers, "update storage_cleanup.run set heartbeat_at = now() - interval '16 minutes' where status = 'running'")
+    assert turned(health())["failed_cycles"] == "critical"
+
+
+def test_a_saved_asset_whose_job_is_missing(sound: Application, health: Health, servers: Servers) -> None:
+    """Somebody else's deletion is a warning; this system's own would be the worst that can happen."""
+    sql(servers, "delete from render_jobs where id = (select min(id::text)::uuid from render_jobs)")
+    answer = health()
+    assert turned(answer) == {"saved_job_missing": "warning"}
+    assert "the ledger doesn't know it, so ask who else deletes rows" in sentence(answer, "saved_job_missing")
+    sql(
+        servers,
+        "insert into storage_cleanup.deletion (job_id, state) "
+        "select (metadata ->> 'render_job_id')::uuid, 'done' from user_assets "
+        "where not exists (select from render_jobs where id::text = metadata ->> 'render_job_id')",
+    )
+    answer = health()
+    assert turned(answer) == {"saved_job_missing": "critical"}
+    assert "lost a job that this system removed" in sentence(answer, "saved_job_missing")
+
+
+def test_an_unusual_spelling_still_counts_as_saved(sound: Application, health: Health) -> None:
+    odd = sound.render(age=timedelta(days=1))
+    sound.save(odd, metadata={"render_job_id": f"{{{str(odd.job_id).upper()}}}"})
+    answer = health()
+    assert "orphans_left" not in turned(answer)
+    assert answer["checks"]["orphans_left"]["value"] == 0
+
+
+def test_an_object_that_only_an_asset_points_at_is_known(sound: Application, health: Health, servers: Servers) -> None:
+    _add_unknown_objects(servers, sound)
+    sql(
+        servers,
+        "alter table user_assets add column file_path text",
+        "insert into storage_cleanup.asset_path_column values ('file_path')",
+        "create index storage_cleanup_path_file_path on user_assets using hash (storage_cleanup.object_key(file_path))",
+        "insert into user_assets (user_id, asset_type, file_path) values "
+        "(gen_random_uuid(), 'upload', 'unknown/1'), (gen_random_uuid(), 'upload', 'images/unknown/2')",
+    )
+    answer = health()
+    assert turned(answer) == {}
+    assert answer["checks"]["object_unknown"]["value"]["found"] == 49
+
+
+def test_a_url_in_a_bucket_that_is_not_listed_is_told(sound: Application, health: Health, servers: Servers) -> None:
+    sound.create_bucket("avatars")
+    sound.add_job(output_url="/storage/v1/object/public/avatars/a.png")
+    answer = health()
+    assert turned(answer) == {}
+    assert answer["checks"]["url_not_understood"]["value"]["in_other_buckets"] == 1
+
+
+def test_a_session_that_waits_for_a_lock_is_seen(sound: Application, health: Health, servers: Servers) -> None:
+    with servers.database.connect(autocommit=False) as holder, servers.database.connect() as waiter:
+        holder.execute("update user_assets set title = 'held'")
+        waiting = Thread(target=waiter.execute, args=("update user_assets set title = 'waiting'",))
+        waiting.start()
+        while not holder.execute("select from pg_locks where not granted").fetchall():
+            pass
+        answer = health()
+        holder.rollback()
+        waiting.join()
+    assert turned(answer) == {"locks": "warning"}
+    assert "1 session wait for a lock" in sentence(answer, "locks")
+
+
+def test_the_application_role_is_too_much(health: Health, servers: Servers, configure: Callable[..., None]) -> None:
+    configure(database__url=servers.database.url())
+    answer = health()
+    assert turned(answer)["privileges"] == "warning"
+    assert "Role postgres bypasses row-level security" in sentence(answer, "privileges")
+
+
+def test_a_question_that_fails_leaves_only_its_checks_unanswered(
+    sound: Application, health: Health, servers: Servers
+) -> None:
+    sql(servers, f"revoke execute on function storage_cleanup.lock_trouble() from {WORKER}")
+    answer = health()
+    assert turned(answer) == {"privileges": "critical", "locks": "warning"}
+    assert sentence(answer, "locks").startswith("This couldn't be checked: ")
+
+
+FIGURES = [
+    "HealthCritical",
+    "HealthWarning",
+    "OrphansLeft",
+    "SavedAssetsMissing",
+    "StoredBytes",
+    "StoredBytesGrowthPercent",
+]
+
+
+def test_what_alarms_need_is_counted(sound: Application, health: Health, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    health()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    emitted = {name: values for line in lines if "_aws" in line for name, values in line.items()}
+    assert {name: emitted[name][0] for name in FIGURES} == {
+        "HealthCritical": 0,
+        "HealthWarning": 0,
+        "OrphansLeft": 0,
+        "SavedAssetsMissing": 0,
+        "StoredBytes": 40,
+        "StoredBytesGrowthPercent": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"action": "health", "verbose": True},
+        {"action": "report"},
+        {"action": "report", "period": "yearly"},
+        {"action": "report", "period": "daily", "bucket": "x"},
+        {"action": "cleanup"},
+        {},
+        "health",
+    ],
+)
+def test_an_event_that_cannot_be_meant_is_refused(health: Health, event: object) -> None:
+    with pytest.raises(RequestError, match="Event refused"):
+        health(event)
+
+
+# -- reports -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("period", ["daily", "weekly", "monthly", "quarterly"])
+def test_a_report_without_a_bucket_is_in_the_answer(sound: Application, health: Health, period: str) -> None:
+    answer = health({"action": "report", "period": period})
+    assert answer["status"] == "succeeded"
+    assert answer["places"] == {}
+    assert answer["page"].startswith("<!doctype html>")
+    figures = answer["figures"]
+    assert (figures["work"]["succeeded"], figures["work"]["files"], figures["work"]["bytes"]) == (1, 2, 20)
+    assert figures["sentences"][0].endswith("succeeded, and every saved asset has its file.")
+    assert figures["stored"] == [
+        {"bucket": "images", "objects": 4, "bytes": 40},
+        {"bucket": "videos", "objects": 0, "bytes": 0},
+    ]
+
+
+def test_a_report_is_stored_and_announced(
+    sound: Application, health: Health, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3, sns, sqs = boto3.client("s3"), boto3.client("sns"), boto3.client("sqs")
+    s3.create_bucket(Bucket="reports", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    topic = sns.create_topic(Name="reports")["TopicArn"]
+    queue = sqs.create_queue(QueueName="readers")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    monkeypatch.setenv("REPORT_BUCKET", "reports")
+    monkeypatch.setenv("REPORT_TOPIC_ARN", topic)
+    answer = health({"action": "report", "period": "weekly"})
+    assert "page" not in answer
+    stored = {}
+    for kind in ("html", "json"):
+        key = answer["places"][kind].removeprefix("s3://reports/")
+        assert key.startswith("reports/weekly/")
+        stored[kind] = s3.get_object(Bucket="reports", Key=key)
+    assert stored["html"]["ContentType"] == "text/html; charset=utf-8"
+    assert json.loads(stored["json"]["Body"].read())["sentences"] == answer["figures"]["sentences"]
+    message = json.loads(sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"])
+    assert message["Subject"] == "Storage Cleanup local: weekly report, ok"
+    assert message["Message"].splitlines()[:3] == answer["figures"]["sentences"]
+
+
+def test_failures_and_incidents_reach_the_report(sound: Application, health: Health, servers: Servers) -> None:
+    summary = {
+        "status": "partial",
+        "phases": {"storage_files": {"failed": 2, "deleted": 0, "bytes": 0, "reasons": {"failed": {"still_there": 2}}}},
+    }
+    run(servers, 1, "partial", minutes_ago=0.1, summary=json.dumps(summary))
+    run(servers, 2, "failed", minutes_ago=0.05, summary='{"message": "no connection"}')
+    figures = health({"action": "report", "period": "daily"})["figures"]
+    assert figures["failures"] == [{"reason": "Storage answered, but the object is still there", "number": 2}]
+    assert [(each["status"], each["cycles"]) for each in figures["incidents"]] == [("failed", 2), ("partial", 1)]
+
+
+# -- history -----------------------------------------------------------------------------------------------------------
+
+
+def usage(servers: Servers) -> Iterator[tuple[Any, ...]]:
+    with servers.database.connect() as owner:
+        yield from owner.execute(
+            "select day, bucket_id, objects, bytes from storage_cleanup.usage order by 1, 2"
+        ).fetchall()
+
+
+def test_a_cycle_remembers_once_a_day_what_is_stored(
+    application: Application, cleanup: Cleanup, servers: Servers
+) -> None:
+    sql(servers, "delete from storage_cleanup.usage")
+    application.save_many(application.render_many(3))
+    cleanup()
+    first = list(usage(servers))
+    assert [row[1:] for row in first] == [("images", 3, 30), ("videos", 0, 0)]
+    application.save_many(application.render_many(1))
+    cleanup()
+    assert list(usage(servers)) == first
+
+
+def test_usage_is_kept_for_a_year_and_then_forgotten(servers: Servers) -> None:
+    sql(
+        servers,
+        "delete from storage_cleanup.usage",
+        "insert into storage_cleanup.usage "
+        "select (now() at time zone 'UTC')::date - n, 'images', 1, 1 from generate_series(0, 400) as n",
+        "select storage_cleanup.prune('90 days')",
+    )
+    assert len(list(usage(servers))) == 360
+
+
+def test_the_worker_cannot_write_the_history(servers: Servers) -> None:
+    with servers.database.connect(WORKER) as worker:
+        for statement in ("select storage_cleanup.remember_usage()", "delete from storage_cleanup.usage"):
+            with pytest.raises(pg.InsufficientPrivilege):
+                worker.execute(statement)
