@@ -333,7 +333,7 @@ begin
         if found and tg_op = 'UPDATE'
            and exists (select from storage_cleanup.deletion
                        where state in ('claimed', 'file_deleted') and deletion.job_id <> new.id
-                         and bucket_id || '/' || object_name = storage_cleanup.object_key(new.output_url))
+                         and bucket_id || '/' || object_name = new_object_key)
            and exists (select storage_cleanup.saved_among(array[new.id])) then
             raise exception using
                 errcode = 'foreign_key_violation',

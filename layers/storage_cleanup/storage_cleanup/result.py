@@ -129,7 +129,8 @@ class RunResult:
             answer["breaker_open"] = True
         if self.dry_run:
             answer["plan_id"] = self.run_id
-            answer["would_save_usd_per_month"] = round(monthly_cost(sum(each.bytes for each in self.phases.values())), 6)
+            freed = sum(result.bytes for result in self.phases.values())
+            answer["would_save_usd_per_month"] = round(monthly_cost(freed), 6)
         if self.message:
             answer["message"] = self.message
         return answer
