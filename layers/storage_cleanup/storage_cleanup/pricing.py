@@ -8,7 +8,7 @@ _DEFAULT_PRICE = "0.021"  # dollars for a gigabyte and month, as Supabase bills 
 
 
 def price_per_gigabyte_month() -> float:
-    """Return the price of a gigabyte for a month in dollars: ``STORAGE_PRICE_PER_GB_MONTH``, or Supabase's list price."""
+    """Return the price of a gigabyte and month in dollars: ``STORAGE_PRICE_PER_GB_MONTH``, or Supabase's own."""
     return float(os.environ.get("STORAGE_PRICE_PER_GB_MONTH") or _DEFAULT_PRICE)
 
 
