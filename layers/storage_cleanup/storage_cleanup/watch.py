@@ -73,7 +73,7 @@ class Pace:
     """
 
     most: int = 8
-    limit: int = 4
+    limit: int = 8
     _successes: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

@@ -1,0 +1,1 @@
+"""Every performance figure as a ratio of paired runs: ``python -m benchmarks [names…] [--quick]``."""
