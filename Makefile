@@ -18,7 +18,7 @@ STACK_POLICY := {"Statement": [ \
 	 "Condition": {"StringEquals": {"ResourceType": ["AWS::SSM::Parameter"]}}}]}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-code check-template format test-contract invoke prove bench build deploy secrets delete lock clean
+.PHONY: help demo test check check-code check-template format test-contract invoke prove bench report build deploy secrets delete lock clean
 
 help:                        ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -42,6 +42,9 @@ prove: $(VENV)/.ready        ## the long campaigns: races, kills, faults, fuzzin
 
 bench: $(VENV)/.ready        ## all performance figures, as ratios; NAMES="vs_ceiling workers" for some
 	@$(BIN)/python -m benchmarks $(NAMES)
+
+report: $(VENV)/.ready       ## a report of a cycle on the embedded stack, in build/report.html
+	@$(BIN)/python -m local.report
 
 # ---------------------------------------------------------------------------------------------------- check
 

@@ -1053,11 +1053,8 @@ end $$;
 --   url_in_other_bucket    the URL of a completed job names a bucket that isn't listed
 create or replace function storage_cleanup.integrity(origins text[], listed text[], max_age interval, grace interval)
 returns table (finding text, found bigint, removed bigint, bytes bigint, examples text[])
-language plpgsql stable security definer set search_path = '' set work_mem = '64MB'
+language sql stable security definer set search_path = '' set work_mem = '64MB'
 as $$
-#variable_conflict use_column
-begin
-    return query    -- in plpgsql, because there parallel workers may help
     with save as materialized (
         select job_id, min(asset_id::text) as asset from storage_cleanup.saves() group by job_id
     ),
@@ -1105,8 +1102,8 @@ begin
            (array_agg(coalesce(asset, id::text)))[:3]
     from judged where finding is not null group by finding
     union all
-    select 'object_unknown', count(*), 0, coalesce(sum(size), 0)::bigint, (array_agg(place))[:3] from stranger;
-end $$;
+    select 'object_unknown', count(*), 0, coalesce(sum(size), 0)::bigint, (array_agg(place))[:3] from stranger
+$$;
 
 -- Bytes of orphans by the month (UTC) in which they were claimed: this one and the last.
 create or replace function storage_cleanup.orphan_bytes() returns table (this_month bigint, last_month bigint)

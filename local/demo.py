@@ -23,6 +23,8 @@ from local import checks
 from local.checks import Check, State
 from local.clock import PRODUCTION, Clock
 from local.functions import RULE, Functions
+from local.postgres import ROOT
+from local.report import write_report
 from local.scenario import Case, Fate, Scenario, Scene, embedded
 from storage_cleanup.reasons import meaning
 
@@ -41,11 +43,13 @@ def main() -> int:
         clock = Clock(scene.stack.aws, Functions(scene.stack.aws, log=io.StringIO()))
         clock.deploy(PRODUCTION)
         results = [*_first_cycle(console, scene, clock), *_afterwards(console, scene, clock)]
+        report = write_report(scene.stack.aws)
     console.rule("Checks", characters="-")
     for check in results:
         _print_check(console, check)
     failed = sum(not check.holds for check in results)
     console.print(f"\n{len(results) - failed} of {len(results)} checks hold, after {_seconds(began)}.")
+    console.print(f"A report of what was done lies in {report.relative_to(ROOT)}: open it in a browser.")
     return 1 if failed else 0
 
 

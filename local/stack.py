@@ -114,8 +114,9 @@ class Stack:
         return self.aws.environment()
 
     def put_parameters(self, **overrides: str) -> None:
-        """Write the whole parameter tree of stage ``local``, as ``write_parameters`` does."""
-        write_parameters(self.aws, self.storage_url, self.keys.service_role, self.database_url(), overrides)
+        """Write the whole parameter tree of stage ``local``, as ``write_parameters`` does; cycles run as the worker."""
+        database_url = self.database_url("storage_cleanup_worker")
+        write_parameters(self.aws, self.storage_url, self.keys.service_role, database_url, overrides)
 
 
 def write_parameters(

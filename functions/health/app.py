@@ -15,10 +15,10 @@ from storage_cleanup.health_request import Period, ReportRequest, parse_health_e
 from storage_cleanup.observability import count, logger, metrics, traced
 from storage_cleanup.observer import Observer
 from storage_cleanup.parameters import ParameterStore
+from storage_cleanup.pricing import price_per_gigabyte_month
 from storage_cleanup.settings import Settings
 
 _RESERVE_SECONDS = 10  # for drawing and delivering a report
-_DEFAULT_PRICE = "0.021"  # dollars for a gigabyte and month, as Supabase bills storage beyond the plan
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -58,13 +58,13 @@ def _report(period: Period, seconds: float) -> dict[str, Any]:
     from storage_cleanup.reporting.page import render_page  # noqa: PLC0415
 
     settings = _settings()
+    stage = os.environ["PARAMETER_PATH"].rstrip("/").rpartition("/")[2]
+    price = price_per_gigabyte_month()
     with _observer(settings, seconds) as observer:
+        material = gather(observer, period=period, buckets=settings.buckets, stage=stage, price=price)
         health = examine(settings, observer, events=_events(), rule_name=os.environ["RULE_NAME"])
-        stage = os.environ["PARAMETER_PATH"].rstrip("/").rpartition("/")[2]
-        price = float(os.environ.get("STORAGE_PRICE_PER_GB_MONTH") or _DEFAULT_PRICE)
-        material = gather(observer, health, period=period, buckets=settings.buckets, stage=stage, price=price)
     _record(health)
-    report = make_report(material)
+    report = make_report(material, health)
     page = render_page(report)
     address = Address(os.environ.get("REPORT_BUCKET", ""), os.environ.get("REPORT_TOPIC_ARN", ""))
     places = deliver(report, page, address)

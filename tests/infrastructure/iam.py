@@ -60,6 +60,8 @@ def as_call(service: str, operation: str, parameters: Mapping[str, Any], region:
         ("events", "DescribeRule"): lambda: [f"{base}rule/{parameters['Name']}"],
         ("events", "PutRule"): lambda: [f"{base}rule/{parameters['Name']}"],
         ("cloudwatch", "GetMetricData"): lambda: ["*"],
+        ("s3", "PutObject"): lambda: [f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}"],
+        ("sns", "Publish"): lambda: [parameters["TopicArn"]],
     }
     if (service, operation) not in resources:
         raise LookupError(f"Which resources does {service}:{operation} touch? Teach tests/infrastructure/iam.py.")

@@ -176,9 +176,17 @@ def test_the_built_cleanup_refuses_an_invalid_event_with_a_clear_error(cleanup: 
     assert refusal.value.kind == "RequestError"
 
 
-@pytest.mark.parametrize("name", ["Health", "Restore"])
-def test_what_is_not_built_says_so(built: Built, tmp_path: Path, name: str) -> None:
-    with RuntimeEmulator(
-        built.directory / f"{name}Function", built.layers, built.python, {}, log=tmp_path / "log"
-    ) as emulator:
+def test_the_built_health_answers_and_draws_a_report(built: Built, servers: Servers, tmp_path: Path) -> None:
+    servers.put_parameters(temp__directories=str(tmp_path / "temp"))
+    servers.aws.put_rule(RULE, 60)
+    environment = {**servers.aws.environment(), "PARAMETER_PATH": PATH, "RULE_NAME": RULE}
+    function = built.directory / "HealthFunction"
+    with RuntimeEmulator(function, built.layers, built.python, environment, log=tmp_path / "log") as emulator:
+        assert len(emulator.invoke({"action": "health"})["checks"]) > 20
+        assert "<svg" in emulator.invoke({"action": "report", "period": "weekly"})["page"]
+
+
+def test_what_is_not_built_says_so(built: Built, tmp_path: Path) -> None:
+    function = built.directory / "RestoreFunction"
+    with RuntimeEmulator(function, built.layers, built.python, {}, log=tmp_path / "log") as emulator:
         assert emulator.invoke({})["status"] == "not_built"

@@ -86,9 +86,20 @@ def test_cleanup_may_do_exactly_what_it_does(
     assert faults(stack.statements("cleanup"), calls) == []
 
 
-@pytest.mark.parametrize("function", ["health", "restore"])
-def test_what_is_not_built_may_do_nothing(stack: Stack, function: str) -> None:
-    assert faults(stack.statements(function), []) == []
+def test_health_may_do_exactly_what_it_does(
+    stack: Stack, database: Database, storage: StorageServer, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.put_secrets(supabase_url=storage.url, key=keys.service_role, database_url=database.url())
+    stack.point_to("health", monkeypatch)
+    handler = load_function("health").lambda_handler
+    with recorded_calls() as calls:
+        assert handler({"action": "health"}, Context())["checks"]
+        assert handler({"action": "report", "period": "weekly"}, Context())["places"]
+    assert faults(stack.statements("health"), calls) == []
+
+
+def test_what_is_not_built_may_do_nothing(stack: Stack) -> None:
+    assert faults(stack.statements("restore"), []) == []
 
 
 def test_faults_are_found(stack: Stack) -> None:

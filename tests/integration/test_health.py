@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import cache
 from threading import Thread
+from types import ModuleType
 from typing import Any, Protocol
 
 import boto3
@@ -36,6 +38,12 @@ def configure(configure: Callable[..., None], servers: Servers) -> Callable[...,
     return put
 
 
+@cache
+def loaded() -> ModuleType:
+    """Return the function's module, warm after its first invocation as on Lambda."""
+    return load_function("health")
+
+
 @pytest.fixture
 def health(
     configure: Callable[..., None],
@@ -47,10 +55,11 @@ def health(
     configure()
     servers.aws.put_rule(RULE, 60)
     monkeypatch.setenv("RULE_NAME", RULE)
-    handler = load_function("health").lambda_handler
 
     def invoke(event: object = None) -> dict[str, Any]:
-        answer = handler({"action": "health"} if event is None else event, Context(300, function_name="health"))
+        answer = loaded().lambda_handler(
+            {"action": "health"} if event is None else event, Context(300, function_name="health")
+        )
         return dict(json.loads(json.dumps(answer)))
 
     return invoke

@@ -8,6 +8,7 @@
     ├── UnsafeError             a precondition of deleting anything doesn't hold (key, guard, schema, blindness …)
     │   └── BreakerOpenError         the circuit breaker stopped the run
     ├── ScheduleError           EventBridge's rule couldn't be read or changed
+    ├── DeliveryError           S3 or SNS refused a report
     ├── DatabaseError           PostgreSQL can't be reached, or a statement failed
     └── ObjectStoreError        Supabase Storage refused or failed, after all retries
 """
@@ -62,6 +63,10 @@ class BreakerOpenError(UnsafeError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"circuit breaker open, nothing more is deleted: {reason}")
+
+
+class DeliveryError(StorageCleanupError):
+    """S3 or SNS refused a report; the message says why."""
 
 
 class ScheduleError(StorageCleanupError):

@@ -124,6 +124,7 @@ class RunResult:
             "remaining": self.remaining,
             "stuck": self.stuck,
             "seconds": round(self.seconds, 3),
+            "slowest_query_seconds": round(self.slowest_query_seconds, 3),
         }
         if self.breaker_open:
             answer["breaker_open"] = True

@@ -1,0 +1,142 @@
+-- What health and reports ask of the database; all of it in read-only transactions. What the worker may not read itself
+-- is read by the functions of section 7 in database/install.sql.
+
+-- name: limit_time
+-- Timeouts for the rest of the transaction.
+select set_config('statement_timeout', %(statement_ms)s, true), set_config('lock_timeout', %(lock_ms)s, true);
+
+-- name: schema_version
+select storage_cleanup.schema_version() as value;
+
+-- name: distrust
+-- Why nothing may be deleted; the index has a check of its own.
+select reason as value from storage_cleanup.distrust() as reason where reason not like 'the index %%';
+
+-- name: last_cycle
+-- The last real cycle, and how long ago it started; one that died without a word has failed.
+select extract(epoch from now() - started_at)::float / 60 as minutes, trigger, options, scope,
+       coalesce((summary ->> 'breaker_open')::boolean, false) as breaker_open, summary ->> 'message' as message
+from storage_cleanup.run where not dry_run order by started_at desc limit 1;
+
+-- name: last_scheduled
+select options, scope from storage_cleanup.run
+where not dry_run and trigger = 'schedule' order by started_at desc limit 1;
+
+-- name: failed_cycles
+-- How many cycles failed since the last one that didn't.
+select count(*) as value from storage_cleanup.run
+where not dry_run and (status = 'failed' or status = 'running' and heartbeat_at < now() - interval '15 minutes')
+  and started_at > coalesce((select max(started_at) from storage_cleanup.run
+                             where not dry_run and status in ('succeeded', 'partial')), '-infinity');
+
+-- name: cycles_by_day
+select (started_at at time zone 'UTC')::date as day, count(*) filter (where status = 'succeeded') as succeeded,
+       count(*) filter (where status = 'partial') as partial, count(*) filter (where status = 'failed') as failed
+from storage_cleanup.run where not dry_run and started_at > now() - interval '7 days'
+group by 1 order by 1;
+
+-- name: slowest
+-- The longest cycle and the slowest statement of 24 hours.
+select max((summary ->> 'seconds')::float) as cycle, max((summary ->> 'slowest_query_seconds')::float) as query
+from storage_cleanup.run where not dry_run and started_at > now() - interval '24 hours';
+
+-- name: stuck
+select count(*) as value from storage_cleanup.deletion where state = 'claimed' and attempts >= 3;
+
+-- name: orphans
+select day, orphans from storage_cleanup.orphans(%(max_age)s, %(grace)s);
+
+-- name: orphan_bytes
+select this_month, last_month from storage_cleanup.orphan_bytes();
+
+-- name: completed
+select saved, not_saved from storage_cleanup.completed(now() - interval '24 hours');
+
+-- name: assets
+select day, asset_type, assets, bytes from storage_cleanup.assets(now() - interval '7 days');
+
+-- name: saved_count
+select storage_cleanup.count_saved() as value;
+
+-- name: last_saved_count
+select saved_assets as value from storage_cleanup.run where not dry_run and saved_assets is not null order by started_at desc limit 1;
+
+-- name: integrity
+select finding, found, removed, bytes, examples
+from storage_cleanup.integrity(%(origins)s::text[], %(buckets)s::text[], %(max_age)s, %(grace)s);
+
+-- name: stored
+select bucket_id, objects, bytes from storage_cleanup.stored() where bucket_id = any(%(buckets)s::text[]) order by bucket_id;
+
+-- name: usage_before
+-- What lay in these buckets at least 20 hours ago, and how long ago that was; and the age of the newest figure.
+with total as (
+    select day, sum(bytes)::bigint as bytes, extract(epoch from now() - max(taken_at))::float / 3600 as hours
+    from storage_cleanup.usage where bucket_id = any(%(buckets)s::text[]) group by day
+)
+select (select bytes from total where hours >= 20 order by day desc limit 1) as bytes,
+       (select hours from total where hours >= 20 order by day desc limit 1) as hours,
+       (select min(hours) from total) as newest_hours;
+
+-- name: triggers_off
+select name as value from storage_cleanup.triggers_off() as name;
+
+-- name: indexes
+select name, is_valid, used from storage_cleanup.index_use();
+
+-- name: role
+-- What the role may do that it needn't, and what it may not do that it must.
+select rolname::text as name,
+       array(select proname::text from pg_proc
+             where pronamespace = 'storage_cleanup'::regnamespace and proname = any(%(needed)s::text[])
+               and not has_function_privilege(oid, 'execute') order by 1) as missing,
+       array_remove(array[case when rolsuper then 'is a superuser' end,
+                          case when rolbypassrls then 'bypasses row-level security' end,
+                          case when has_table_privilege('public.render_jobs', 'delete')
+                                 or has_table_privilege('public.user_assets', 'delete')
+                               then 'may delete from the application''s tables' end], null) as excessive
+from pg_roles where rolname = current_user;
+
+-- name: locks
+select waiting, long_running from storage_cleanup.lock_trouble();
+
+-- name: days_of_work
+-- Cycles by the day, counted back from now: day 0 are the last 24 hours.
+select floor(extract(epoch from %(now)s - started_at) / 86400)::integer as days_ago,
+       count(*) filter (where status = 'succeeded') as succeeded, count(*) filter (where status = 'partial') as partial,
+       count(*) filter (where status = 'failed') as failed,
+       coalesce(sum((summary #>> '{phases,storage_files,deleted}')::bigint), 0)::bigint as files,
+       coalesce(sum((summary #>> '{phases,storage_files,bytes}')::bigint), 0)::bigint as bytes,
+       coalesce(sum((summary #>> '{phases,render_jobs,deleted}')::bigint), 0)::bigint as rows,
+       percentile_cont(0.5) within group (order by (summary ->> 'seconds')::float) as median_seconds,
+       max((summary ->> 'seconds')::float) as longest_seconds,
+       coalesce(sum((summary ->> 'seconds')::float), 0) as all_seconds,
+       (array_agg((summary ->> 'remaining')::bigint order by started_at desc) filter (where summary ->> 'remaining' is not null))[1] as left_over
+from storage_cleanup.run
+where not dry_run and status <> 'running' and started_at <= %(now)s and started_at > %(now)s - %(length)s
+group by 1 order by 1 desc;
+
+-- name: failures
+-- Things that couldn't be deleted, by reason.
+select reason, sum(number::bigint)::bigint as number
+from storage_cleanup.run
+cross join jsonb_each(summary -> 'phases') as phase (name, account)
+cross join jsonb_each_text(account #> '{reasons,failed}') as failure (reason, number)
+where not dry_run and started_at <= %(now)s and started_at > %(now)s - %(length)s
+  and jsonb_typeof(summary -> 'phases') = 'object'
+group by reason order by number desc;
+
+-- name: troubles
+-- Cycles that failed, or didn't do all of their work because something failed; the newest thousand.
+select started_at, status, summary ->> 'message' as message
+from storage_cleanup.run
+where not dry_run and started_at <= %(now)s and started_at > %(now)s - %(length)s
+  and (status = 'failed' or status = 'partial' and jsonb_path_exists(summary, '$.phases.*.failed ? (@ > 0)'))
+order by started_at desc limit 1000;
+
+-- name: usage
+select day, bucket_id, objects, bytes, taken_at from storage_cleanup.usage
+where bucket_id = any(%(buckets)s::text[]) and taken_at > %(now)s - %(length)s order by day, bucket_id;
+
+-- name: clock
+select now() as value;

@@ -1,0 +1,217 @@
+"""The guides can't rot: every command, event and query in them is executed here, in order, on the embedded stack."""
+
+import argparse
+import io
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from local.application import Application
+from local.clock import PRODUCTION, Clock
+from local.functions import RULE, Functions, function_for
+from local.postgres import ROOT
+from local.stack import PARAMETER_PATH, SECURE_PARAMETERS
+from storage_cleanup import checkup, health
+from storage_cleanup.settings import Settings
+from tests.conftest import Servers
+
+DOCS = ROOT / "docs"
+GUIDES = ("testing", "monitoring", "emergency")
+ROLES = {"postgres": "postgres", "worker": "storage_cleanup_worker"}
+SYMPTOMS = ("No cycles", "Files not going", "Database errors", "Saved assets affected", "Storage spike")
+_BLOCK = re.compile(r"^```(\w*) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_STAGE = re.compile(r"^/storage-cleanup/(testing|production)/")
+_RESOURCE = re.compile(r"^storage-cleanup-(testing|production)-([a-z-]+)$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Something in a guide that a reader would run."""
+
+    guide: str
+    line: int
+    language: str
+    option: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"docs/{self.guide}.md:{self.line}"
+
+
+def blocks(guide: str) -> Iterator[Block]:
+    text = (DOCS / f"{guide}.md").read_text(encoding="utf-8")
+    for match in _BLOCK.finditer(text):
+        yield Block(guide, text.count("\n", 0, match.start()) + 1, match[1], match[2], match[3])
+
+
+class Reader:
+    """Does what a guide says."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._functions = Functions(servers.aws, io.StringIO())
+        self._run: Mapping[str, Callable[[Block], None]] = {"sh": self._shell, "sql": self._sql, "json": self._event}
+        self._commands: Mapping[str, Callable[[list[str]], None]] = {
+            "make": self._make,
+            "psql": self._psql,
+            "aws ssm put-parameter": self._put_parameter,
+            "aws ssm delete-parameters": self._delete_parameters,
+            "aws lambda invoke": self._invoke,
+            "aws events describe-rule": lambda words: self._rule("describe_rule", words),
+            "aws events enable-rule": lambda words: self._rule("enable_rule", words),
+        }
+
+    def do(self, block: Block) -> None:
+        assert block.language in self._run, f"{block}: nobody runs a block of {block.language or 'no language'}"
+        self._run[block.language](block)
+
+    def _event(self, block: Block) -> None:
+        self._send(json.loads(block.text))
+
+    def _send(self, event: object) -> None:
+        answer = self._functions.invoke(function_for(event), event)
+        assert answer.get("status") not in {"failed", "not_built", "skipped"}, answer
+
+    def _sql(self, block: Block) -> None:
+        with self._servers.database.connect(ROLES[block.option]) as connection:
+            connection.execute(block.text.encode())
+
+    def _shell(self, block: Block) -> None:
+        for line in block.text.splitlines():
+            words = shlex.split(line)
+            name = words[0] if words[0] != "aws" else " ".join(words[:3])
+            assert name in self._commands, f"{block}: nobody runs {name}"
+            self._commands[name](words[len(name.split()) :])
+
+    def _make(self, words: list[str]) -> None:
+        """Look that the target exists (tests of their own run it); an event goes through the function at once."""
+        target, *variables = words
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"make {target}"
+        for variable in variables:
+            name, _, value = variable.partition("=")
+            assert name in {"EVENT", "STAGE"}
+            if name == "EVENT":
+                self._send(json.loads((ROOT / value).read_text()))
+
+    def _psql(self, words: list[str]) -> None:
+        address, option, file = words
+        assert (address, option) == ("$DATABASE_URL", "-f")
+        with self._servers.database.connect() as owner:
+            owner.execute((ROOT / file).read_bytes())
+
+    def _put_parameter(self, words: list[str]) -> None:
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        parser.add_argument("--overwrite", action="store_true", required=True)
+        parser.add_argument("--name", required=True)
+        parser.add_argument("--value", required=True)
+        given = parser.parse_args(words)
+        self._servers.aws.ssm.put_parameter(Name=_local(given.name), Value=given.value, Type="String", Overwrite=True)
+        self._assert_settings()
+
+    def _assert_settings(self) -> None:
+        """Make sure that a command leaves the parameters readable."""
+        pages = self._servers.aws.ssm.get_paginator("get_parameters_by_path")
+        found = pages.paginate(Path=PARAMETER_PATH, Recursive=True, WithDecryption=True)
+        tree = {
+            each["Name"].removeprefix(f"{PARAMETER_PATH}/"): each["Value"]
+            for page in found
+            for each in page["Parameters"]
+        }
+        Settings.from_parameters(tree)
+
+    def _delete_parameters(self, words: list[str]) -> None:
+        option, *names = words
+        assert option == "--names"
+        answer = self._servers.aws.ssm.delete_parameters(Names=[_local(name) for name in names])
+        assert answer["InvalidParameters"] == []
+        assert {name.removeprefix(f"{PARAMETER_PATH}/") for name in answer["DeletedParameters"]} >= SECURE_PARAMETERS
+
+    def _invoke(self, words: list[str]) -> None:
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        parser.add_argument("--function-name", required=True)
+        parser.add_argument("--cli-binary-format", choices=["raw-in-base64-out"], required=True)
+        parser.add_argument("--payload", required=True)
+        parser.add_argument("answer")
+        given = parser.parse_args(words)
+        match = _RESOURCE.match(given.function_name)
+        assert match
+        event = json.loads(given.payload)
+        assert match[2] == function_for(event), "the event goes to the function that takes it"
+        self._send(event)
+
+    def _rule(self, action: str, words: list[str]) -> None:
+        option, name = words
+        match = _RESOURCE.match(name)
+        assert option == "--name"
+        assert match
+        assert RULE.endswith(f"-{match[2]}")
+        getattr(self._servers.aws.events, action)(Name=RULE)
+
+
+def _local(name: str) -> str:
+    """Return the name of a parameter as the embedded stack has it."""
+    assert _STAGE.match(name), name
+    return _STAGE.sub(f"{PARAMETER_PATH}/", name)
+
+
+def test_every_guide_has_something_to_run() -> None:
+    counts = {guide: sum(1 for _ in blocks(guide)) for guide in GUIDES}
+    assert min(counts.values()) >= 8, counts
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_everything_in_it_runs(servers: Servers, guide: str, tmp_path: Path) -> None:
+    people = Application(servers.database, servers.storage.url, servers.keys.service_role)
+    with closing(people):
+        saved = people.render_files(3)
+        people.save_many(saved)
+        people.render_files(5)
+        (tmp_path / "temp").mkdir()
+        servers.put_parameters(
+            temp__directories=str(tmp_path / "temp"), database__url=servers.database.url(ROLES["worker"])
+        )
+        reader = Reader(servers)
+        Clock(servers.aws, Functions(servers.aws, io.StringIO())).deploy(PRODUCTION)
+        for block in blocks(guide):
+            reader.do(block)
+        assert all(people.download(render) == render.content for render in saved), (
+            "whatever a guide does, saved files stay"
+        )
+
+
+def test_the_emergency_guide_has_a_section_for_each_symptom() -> None:
+    text = (DOCS / "emergency.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings[: len(SYMPTOMS)] == list(SYMPTOMS)
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1 : len(SYMPTOMS) + 1]:
+        for part in ("**See it**", "**Guaranteed meanwhile**", "**By hand**", "**Undo**"):
+            assert part in section
+        assert re.search(r"\*\*(Switch|Stop everything first)\*\*", section)
+
+
+def test_every_section_that_a_check_points_at_is_there() -> None:
+    named = set(re.findall(r"docs/emergency\.md, ([A-Z][a-z ]+)", Path(health.__file__).read_text(encoding="utf-8")))
+    assert named
+    assert named <= set(SYMPTOMS)
+
+
+def test_every_check_that_a_guide_names_exists() -> None:
+    known = set(
+        re.findall(r'"([a-z]+_?[a-z_]*)"', Path(checkup.__file__).read_text() + Path(health.__file__).read_text())
+    )
+    for guide in ("monitoring", "emergency"):
+        text = (DOCS / f"{guide}.md").read_text(encoding="utf-8")
+        named = set(re.findall(r"`([a-z]+_[a-z_]+)`", text)) - {
+            "render_jobs",
+            "user_assets",
+            "not_built",
+            "plan_id",
+            "storage_cleanup",
+        }
+        assert named <= known, named - known
