@@ -32,7 +32,7 @@ invoke: $(VENV)/.ready       ## one event (EVENT=events/X.json) through the real
 	@$(BIN)/python -m local.invoke $(EVENT)
 
 test: $(VENV)/.ready .venv-sam/.ready ## every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-contract: $(VENV)/.ready ## the recorded Storage contract against SUPABASE_URL, or the emulator when unset
 	@$(BIN)/python -m pytest tests/contract

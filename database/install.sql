@@ -415,6 +415,8 @@ begin
     from public.render_jobs as job
     where status = 'completed'
       and not exists (select from public.user_assets where metadata ->> 'render_job_id' = job.id::text)
+      and not exists (select from public.user_assets, unnest(storage_cleanup.job_ids_in(metadata ->> 'render_job_id')) as named
+                      where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id') and named = job.id)
       and not exists (select from storage_cleanup.candidate where job_id = job.id)
       and not exists (select from storage_cleanup.deletion
                       where job_id = job.id and state not in ('released', 'restored'))
@@ -735,7 +737,7 @@ as $$
         returning job_id
     )
     insert into storage_cleanup.candidate (job_id, since, has_file, reason)
-    select id, case release.reason when 'stuck' then now() + interval '1 day' when 'row_protected' then now()
+    select id, case release.reason when 'stuck' then now() + interval '1 hour' when 'row_protected' then now()
                     else coalesce(created_at, now()) end,
            storage_cleanup.has_file(output_url), release.reason
     from released join public.render_jobs on id = job_id

@@ -274,6 +274,10 @@ class EventTarget:
 # -- parameters --------------------------------------------------------------------------------------------------------
 
 SECRET = "hushhush"
+_SECRET_PARAMETERS = frozenset({"supabase/service-role-key", "database/url"})
+_KEY_MARKS = ("eyJ", "sb_")
+"""What a key can be recognised by, wherever it was pasted."""
+
 _values = st.one_of(
     st.text(max_size=20),
     st.sampled_from(
@@ -368,8 +372,7 @@ class ParameterTarget:
         try:
             made = Settings.from_parameters(tree)
         except ConfigurationError as refusal:
-            secret = {"supabase/service-role-key", "database/url"}
-            misplaced = any(SECRET in value for name, value in tree.items() if name not in secret)
+            misplaced = any(SECRET in value for name, value in tree.items() if name not in _SECRET_PARAMETERS)
             if SECRET in str(refusal) and not misplaced:
                 self._notes.note("escapes", tree, refusal)
             return
@@ -385,8 +388,13 @@ class ParameterTarget:
             and all(len(prefix) >= 3 for prefix in made.temp_prefixes)
             and made.supabase_url.startswith(("https://", "http://"))
         )
-        if not sound or SECRET in repr(made):
+        # Whatever was pasted into a list is shown there; nothing else may show a secret.
+        without_lists = made.model_copy(update={"buckets": (), "temp_prefixes": (), "temp_directories": ()})
+        pasted = [value for name, value in tree.items() if name not in _SECRET_PARAMETERS and SECRET in value]
+        if not sound or SECRET in repr(without_lists):
             self._notes.note("escapes", tree, made)
+        elif any(value.startswith(_KEY_MARKS) for value in pasted):
+            self._notes.note("misplaced_keys", pasted, "a key was taken for something that isn't secret")
 
 
 # -- file trees --------------------------------------------------------------------------------------------------------
@@ -753,5 +761,5 @@ class Fuzz:
         return missed(figures, {**dict.fromkeys(_BAD, "== 0"), "saves_refused_by_guard": "> 0"})
 
 
-_BAD = ("unhandled", "escapes", "disagreements")
+_BAD = ("unhandled", "escapes", "disagreements", "misplaced_keys")
 CAMPAIGN = Fuzz()

@@ -180,6 +180,11 @@ def test_the_built_health_answers_and_draws_a_report(built: Built, servers: Serv
     servers.put_parameters(temp__directories=str(tmp_path / "temp"))
     servers.aws.put_rule(RULE, 60)
     environment = {**servers.aws.environment(), "PARAMETER_PATH": PATH, "RULE_NAME": RULE}
+    with servers.database.connect() as owner:  # a history of one run, so that there is something to draw
+        owner.execute(
+            "insert into storage_cleanup.run (trigger, dry_run, options, scope, status, finished_at, summary) "
+            """values ('schedule', false, '{}', '{}', 'failed', now(), '{"seconds": 1.5, "phases": {}}')"""
+        )
     function = built.directory / "HealthFunction"
     with RuntimeEmulator(function, built.layers, built.python, environment, log=tmp_path / "log") as emulator:
         assert len(emulator.invoke({"action": "health"})["checks"]) > 20

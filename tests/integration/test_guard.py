@@ -213,7 +213,7 @@ def test_a_list_of_jobs_saves_each(application: Application, sweeper: Connection
         {"render_job_id": 7},
         {"render_job_id": "no job"},
         {"render_job_id": "z" * 100_000},
-        {"render_job_id": str(uuid4())},
+        {"render_job_id": "0b5e7c1a-9d7e-4c39-8f5c-1d2f3a4b5c6d"},
         {"render_job_id": [[[{}]]]},
     ],
     ids=repr,

@@ -116,7 +116,9 @@ def test_stack(directory: Path) -> None:
             "database/url",
         }
         assert (parameters["profile"], parameters["limits/max-deletions-per-run"]) == ("testing", "7")
-        with psycopg.connect(parameters["database/url"]) as connection:
+        with psycopg.connect(parameters["database/url"]) as worker:
+            assert worker.execute("select storage_cleanup.schema_version()").fetchone() == (1,)
+        with stack.database.connect() as connection:
             assert connection.execute("select id, public from storage.buckets order by id").fetchall() == [
                 ("images", False),
                 ("videos", True),

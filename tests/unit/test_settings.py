@@ -415,3 +415,11 @@ def test_whatever_a_parameter_holds_it_is_read_or_refused_by_name(name: str, val
     else:
         unnamed = []
     assert unnamed == []
+
+
+@pytest.mark.parametrize("name", ["buckets", "temp/prefixes"])
+@pytest.mark.parametrize("key", ["sb_secret_abcdefgh", "eyJhbGciOiJIUzI1NiJ9.e30.c2ln"])
+def test_a_key_pasted_into_another_parameter_is_refused_and_not_shown(name: str, key: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} ") as refusal:
+        Settings.from_parameters({**PARAMETERS, name: f"images,{key}"})
+    assert key not in str(refusal.value)

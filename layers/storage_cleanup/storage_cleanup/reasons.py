@@ -34,7 +34,7 @@ MEANINGS: Mapping[str, str] = {
     "row_protected": "the row couldn't be deleted the last time",
     "refused": "the database refused to delete the row",
     # Files that stay.
-    "stuck": "removing the file failed five times; it is given up for a day",
+    "stuck": "removing the file failed five times; it is given up for an hour",
     "still_there": "Storage answered, but the object is still there",
     "unconfirmed": "the database couldn't be asked whether it is gone; the next run finds out",
     # Temporary files that stay.

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from storage_cleanup.errors import ConfigurationError
 from storage_cleanup.result import Phase
 from storage_cleanup.storage_url import LEGAL_IN_NAMES, RESERVED_BUCKETS, normal_origin, project_ref
-from storage_cleanup.wording import shown, unknown_names
+from storage_cleanup.wording import looks_like_a_key, shown, unknown_names
 
 MAX_INTERVAL_MINUTES = 7 * 24 * 60
 MAX_AGE_MINUTES = 365 * 24 * 60
@@ -252,6 +252,7 @@ def _list_of(check: Callable[[str], None]) -> Callable[[str], tuple[str, ...]]:
 
 
 def _check_bucket(name: str) -> None:
+    _refuse_keys(name)
     if "/" in name or name in {".", ".."} or len(name) > _LONGEST_BUCKET or not LEGAL_IN_NAMES.issuperset(name):
         raise ValueError(f"{shown(name)} is no legal name of a bucket")
     if name in RESERVED_BUCKETS:
@@ -267,7 +268,14 @@ def _check_directory(path: str) -> None:
         raise ValueError(f"{shown(path)} is a directory of the system")
 
 
+def _refuse_keys(value: str) -> None:
+    """Refuse a key that was pasted into the wrong parameter: the answer would show it."""
+    if looks_like_a_key(value):
+        raise ValueError("it looks like a key")
+
+
 def _check_prefix(prefix: str) -> None:
+    _refuse_keys(prefix)
     if "/" in prefix or not prefix.isprintable():
         raise ValueError(f"{shown(prefix)} can't begin the name of a file")
     if len(prefix) < _SHORTEST_PREFIX or not prefix.strip("."):

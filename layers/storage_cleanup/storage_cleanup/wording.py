@@ -26,8 +26,13 @@ def shown(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
+def looks_like_a_key(value: str) -> bool:
+    """Tell whether a text begins like a key of Supabase: a JWT, or ``sb_…``."""
+    return value.strip().startswith(_SECRET_MARKS)
+
+
 def _shown_text(value: str) -> str:
-    if "@" in value or value.strip().startswith(_SECRET_MARKS):
+    if "@" in value or any(mark in value for mark in _SECRET_MARKS):
         return "a text that may hold a secret"
     if len(value) > _LONGEST_SHOWN:
         return f"{value[:_LONGEST_SHOWN]!a}… ({len(value)} characters)"
