@@ -7,8 +7,8 @@ settings, no session locks; timeouts are set inside each transaction.
 import json
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import as_file, files
@@ -312,27 +312,14 @@ class Database(AbstractContextManager["Database"]):
         started = time.monotonic()
         limits = {"statement_ms": _milliseconds(timeout), "lock_ms": _milliseconds(_LOCK)}
         try:
-            connection = self._connected()
-            cursor = connection.cursor(row_factory=class_row(row))
-            # Timeouts and statement travel together; begin and commit are round trips of their own.
-            with connection.pipeline(), connection.transaction():
-                connection.execute(_QUERIES["limit_time"], limits)
-                cursor.execute(_QUERIES[query], parameters)
-            return cursor.fetchall()
-        except (pg.UndefinedFunction, pg.InvalidSchemaName, pg.UndefinedTable, pg.UndefinedColumn) as error:
-            raise UnsafeError(
-                f"schema storage_cleanup is missing or another version ({_first_line(error)}): {_INSTALL}"
-            ) from error
-        except pg.ObjectNotInPrerequisiteState as error:
-            raise UnsafeError(_first_line(error)) from error
-        except pg.InsufficientPrivilege as error:
-            raise UnsafeError(
-                f"the role of database/url lacks a right ({_first_line(error)}): use postgres or storage_cleanup_worker"
-            ) from error
-        except pg.ReadOnlySqlTransaction as error:
-            raise UnsafeError("the database is read-only: use the primary's address in database/url") from error
-        except psycopg.Error as error:
-            raise DatabaseError(f"{query}: {_first_line(error)}") from error
+            with translated(query):
+                connection = self._connected()
+                cursor = connection.cursor(row_factory=class_row(row))
+                # Timeouts and statement travel together; begin and commit are round trips of their own.
+                with connection.pipeline(), connection.transaction():
+                    connection.execute(_QUERIES["limit_time"], limits)
+                    cursor.execute(_QUERIES[query], parameters)
+                return cursor.fetchall()
         finally:
             self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)
 
@@ -340,6 +327,35 @@ class Database(AbstractContextManager["Database"]):
         if self._connection is None or self._connection.closed or self._connection.broken:
             self._connection = connect(self._url)
         return self._connection
+
+
+@contextmanager
+def translated(query: str) -> Iterator[None]:
+    """Turn what the driver raises into the package's errors, in this one place.
+
+    Raises
+    ------
+    UnsafeError
+        The schema, the role or the server isn't one that anything may be deleted with; the message says what to do.
+    DatabaseError
+        Anything else: no connection, a timeout, a failed statement.
+    """
+    try:
+        yield
+    except (pg.UndefinedFunction, pg.InvalidSchemaName, pg.UndefinedTable, pg.UndefinedColumn) as error:
+        raise UnsafeError(
+            f"schema storage_cleanup is missing or another version ({_first_line(error)}): {_INSTALL}"
+        ) from error
+    except pg.ObjectNotInPrerequisiteState as error:
+        raise UnsafeError(_first_line(error)) from error
+    except pg.InsufficientPrivilege as error:
+        raise UnsafeError(
+            f"the role of database/url lacks a right ({_first_line(error)}): use postgres or storage_cleanup_worker"
+        ) from error
+    except pg.ReadOnlySqlTransaction as error:
+        raise UnsafeError("the database is read-only: use the primary's address in database/url") from error
+    except psycopg.Error as error:
+        raise DatabaseError(f"{query}: {_first_line(error)}") from error
 
 
 def connect(url: str) -> psycopg.Connection[Any]:

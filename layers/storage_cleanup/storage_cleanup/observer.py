@@ -10,11 +10,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import errors as pg
 from psycopg.rows import class_row
 
 from storage_cleanup import sql
-from storage_cleanup.database import SCHEMA_VERSION, connect
+from storage_cleanup.database import SCHEMA_VERSION, connect, translated
 from storage_cleanup.errors import DatabaseError, UnsafeError
 from storage_cleanup.health import Finding
 
@@ -366,17 +365,13 @@ class Observer(AbstractContextManager["Observer"]):
         if left < _SHORTEST:
             raise DatabaseError(f"{query}: there was no time left")
         limits = {"statement_ms": str(round(left * 1000)), "lock_ms": str(round(_LOCK.total_seconds() * 1000))}
-        try:
+        with translated(query):
             connection = self._connected()
             cursor = connection.cursor(row_factory=class_row(row))
             with connection.pipeline(), connection.transaction():
                 connection.execute(_QUERIES["limit_time"], limits)
                 cursor.execute(_QUERIES[query], parameters)
             return cursor.fetchall()
-        except (pg.UndefinedFunction, pg.InvalidSchemaName, pg.UndefinedTable, pg.UndefinedColumn) as error:
-            raise UnsafeError(f"schema storage_cleanup is missing or another version ({_first_line(error)})") from error
-        except psycopg.Error as error:
-            raise DatabaseError(f"{query}: {_first_line(error)}") from error
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed or self._connection.broken:
@@ -387,7 +382,3 @@ class Observer(AbstractContextManager["Observer"]):
 
 def _functions_in(statements: Collection[str]) -> set[str]:
     return {name for statement in statements for name in re.findall(r"storage_cleanup\.(\w+)\(", statement)}
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
