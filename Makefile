@@ -54,6 +54,7 @@ check-code: $(VENV)/.ready
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@for function in functions/*/app.py; do $(BIN)/mypy --no-error-summary $$function || exit 1; done
 
 check-template: .venv-sam/.ready .venv-checkov/.ready
 	@AWS_DEFAULT_REGION=eu-central-1 $(SAM) validate --lint

@@ -1,11 +1,12 @@
 """Cleanup: a scheduled or manual event → one cycle over temporary files, Supabase Storage and ``render_jobs``."""
 
 import os
+from datetime import timedelta
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from storage_cleanup.cycle import run_cycle
+from storage_cleanup.cycle import KEEP_HISTORY, run_cycle
 from storage_cleanup.database import Database
 from storage_cleanup.errors import ConfigurationError, RequestError
 from storage_cleanup.object_store import ObjectStore
@@ -24,6 +25,8 @@ from storage_cleanup.result import RunResult
 from storage_cleanup.schedule import Interval, repair_rule
 from storage_cleanup.settings import Settings
 from storage_cleanup.watch import Watch
+
+_KEEP_HISTORY = timedelta(days=int(os.environ.get("HISTORY_DAYS") or KEEP_HISTORY.days))
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -50,4 +53,4 @@ def _run(event: Any, context: LambdaContext) -> RunResult:
     watch = Watch(context.get_remaining_time_in_millis, parameters.enabled)
     key, url = settings.service_role_key.get_secret_value(), settings.database_url.get_secret_value()
     with Database(url) as database, ObjectStore(settings.supabase_url, key, give_up=watch.stop_reason) as store:
-        return run_cycle(settings, options, database=database, store=store, watch=watch)
+        return run_cycle(settings, options, database=database, store=store, watch=watch, keep_history=_KEEP_HISTORY)

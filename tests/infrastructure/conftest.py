@@ -74,7 +74,7 @@ class Stack:
         """Set the variables that the deployed function has."""
         found = boto3.client("lambda").get_function_configuration(FunctionName=f"{STACK}-{function}")["Environment"]
         for name, value in found["Variables"].items():
-            monkeypatch.setenv(name, value)
+            monkeypatch.setenv(name, str(value))  # moto hands a stack parameter of type Number out as one
 
     def parameter(self, name: str) -> str:
         """Return a parameter's value."""

@@ -198,3 +198,17 @@ def test_a_job_that_is_rendered_again_keeps_its_row_and_its_new_file(
     assert application.jobs() == {render.job_id}
     assert application.files() == {("images", "anew.png")}
     application.save(render)
+
+
+def test_finished_history_is_forgotten_after_its_time(
+    application: Application, cleanup: Cleanup, servers: Servers
+) -> None:
+    application.render()
+    cleanup()
+    with servers.database.connect() as owner:
+        owner.execute("update storage_cleanup.deletion set updated_at = now() - interval '89 days'")
+        cleanup()
+        assert owner.execute("select count(*) from storage_cleanup.deletion").fetchone() == (1,)
+        owner.execute("update storage_cleanup.deletion set updated_at = now() - interval '91 days'")
+        cleanup()
+        assert owner.execute("select count(*) from storage_cleanup.deletion").fetchone() == (0,)

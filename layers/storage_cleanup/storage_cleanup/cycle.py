@@ -21,7 +21,7 @@ from storage_cleanup.storage_url import Refusal, StorageObject, parse_storage_ur
 from storage_cleanup.watch import Pace, Watch
 
 _log = logging.getLogger(__name__)
-_KEEP_HISTORY = timedelta(days=90)
+KEEP_HISTORY = timedelta(days=90)
 _SHORTEST_RECONCILIATION, _LONGEST_RECONCILIATION = timedelta(seconds=10), timedelta(minutes=5)
 
 
@@ -32,6 +32,7 @@ def run_cycle(
     database: Database,
     store: ObjectStore,
     watch: Watch,
+    keep_history: timedelta = KEEP_HISTORY,
     now: Callable[[], float] = time.time,
 ) -> RunResult:
     """Run the phases that the options name, within the time that the watch allows.
@@ -44,6 +45,8 @@ def run_cycle(
         PostgreSQL and Supabase Storage of one project.
     watch
         Time left and kill switch.
+    keep_history
+        How long finished ledger rows are kept; runs and usage, which are small, stay four times as long.
     now
         Unix seconds, for temporary files; everything else is judged by the database's clock.
 
@@ -52,7 +55,7 @@ def run_cycle(
     RequestError
         The override doesn't name a plan that may still be carried out.
     """
-    run = _Run(settings, options, database, store, watch, now)
+    run = _Run(settings, options, database, store, watch, keep_history, now)
     if not settings.enabled:
         return run.skipped("the parameter enabled is false")
     return run.execute()
@@ -65,6 +68,7 @@ class _Run:
     database: Database
     store: ObjectStore
     watch: Watch
+    keep_history: timedelta
     now: Callable[[], float]
     id: UUID = field(default_factory=uuid4)
     results: dict[Phase, PhaseResult] = field(default_factory=dict)
@@ -248,7 +252,7 @@ class _Run:
         """Forget old history, and once a day look for what the triggers missed; both may wait for another run."""
         if self.options.dry_run or self.watch.stop_reason():
             return
-        self.database.prune(_KEEP_HISTORY)
+        self.database.prune(self.keep_history)
         timeout = min(_LONGEST_RECONCILIATION, timedelta(seconds=self.watch.remaining_seconds / 2))
         if timeout >= _SHORTEST_RECONCILIATION and (drift := self.database.reconcile_if_due(timeout)):
             _log.warning("%d orphans had been missed by the triggers; the next run takes them", drift)
