@@ -13,6 +13,7 @@ from local.keys import Keys
 from local.postgres import Database, Postgres
 from local.stack import BUCKETS, own_directory, write_parameters
 from local.storage_emulator import StorageServer
+from storage_cleanup import aws as clients
 
 _NUMBERS = count(1)
 _BUCKET_ROWS = [(bucket, bucket, public) for bucket, public in BUCKETS.items()]
@@ -83,6 +84,12 @@ def storage(storage_server: StorageServer, database: Database, tmp_path: Path) -
     storage_server.use(database.url("supabase_storage_admin"), tmp_path / "bytes")
     yield storage_server
     storage_server.release()
+
+
+@pytest.fixture(autouse=True)
+def new_clients() -> None:
+    """Let every test make its own clients of AWS, as an execution environment of its own would."""
+    clients.client.cache_clear()
 
 
 @pytest.fixture

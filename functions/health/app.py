@@ -1,13 +1,11 @@
 """Health and reports: reads the database, the parameters and the schedule, and says how the system is."""
 
 import os
-from functools import cache
 from typing import Any
 
-import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from botocore.config import Config
 
+from storage_cleanup.aws import client
 from storage_cleanup.checkup import HealthAnswer, examine, refused
 from storage_cleanup.errors import ConfigurationError, RequestError
 from storage_cleanup.health import Status
@@ -46,7 +44,7 @@ def _health(seconds: float) -> HealthAnswer:
         answer = refused(error)
     else:
         with _observer(settings, seconds) as observer:
-            answer = examine(settings, observer, events=_events(), rule_name=os.environ["RULE_NAME"])
+            answer = examine(settings, observer, events=client("events"), rule_name=os.environ["RULE_NAME"])
     _record(answer)
     return answer
 
@@ -62,7 +60,7 @@ def _report(period: Period, seconds: float) -> dict[str, Any]:
     price = price_per_gigabyte_month()
     with _observer(settings, seconds) as observer:
         material = gather(observer, period=period, buckets=settings.buckets, stage=stage, price=price)
-        health = examine(settings, observer, events=_events(), rule_name=os.environ["RULE_NAME"])
+        health = examine(settings, observer, events=client("events"), rule_name=os.environ["RULE_NAME"])
     _record(health)
     report = make_report(material, health)
     page = render_page(report)
@@ -90,9 +88,3 @@ def _settings() -> Settings:
 
 def _observer(settings: Settings, seconds: float) -> Observer:
     return Observer(settings.database_url.get_secret_value(), seconds=seconds)
-
-
-@cache
-def _events() -> Any:
-    config = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
-    return boto3.client("events", config=config)

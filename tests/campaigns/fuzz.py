@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -389,7 +389,7 @@ class ParameterTarget:
             and made.supabase_url.startswith(("https://", "http://"))
         )
         # Whatever was pasted into a list is shown there; nothing else may show a secret.
-        without_lists = made.model_copy(update={"buckets": (), "temp_prefixes": (), "temp_directories": ()})
+        without_lists = replace(made, buckets=(), temp_prefixes=(), temp_directories=())
         pasted = [value for name, value in tree.items() if name not in _SECRET_PARAMETERS and SECRET in value]
         if not sound or SECRET in repr(without_lists):
             self._notes.note("escapes", tree, made)

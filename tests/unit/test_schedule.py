@@ -10,7 +10,7 @@ from moto import mock_aws
 from mypy_boto3_events import EventBridgeClient
 
 from storage_cleanup.errors import ScheduleError
-from storage_cleanup.schedule import Interval, ScheduleChange, sync_rule
+from storage_cleanup.schedule import Interval, ScheduleChange, repair_rule, sync_rule
 
 RULE = "storage-cleanup-testing"
 
@@ -112,3 +112,13 @@ def test_a_rule_with_another_kind_of_schedule_gets_the_interval(events: EventBri
 def test_a_missing_rule_is_named(events: EventBridgeClient) -> None:
     with pytest.raises(ScheduleError, match=RULE):
         sync_rule(events, RULE, Interval(3))
+
+
+def test_a_rule_that_cannot_be_looked_at_does_not_cost_the_cycle(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    assert repair_rule(RULE, Interval(3)) is None
+    assert "couldn't be checked: You must specify a region" in caplog.text

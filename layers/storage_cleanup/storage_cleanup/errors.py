@@ -77,6 +77,10 @@ class DatabaseError(StorageCleanupError):
     """PostgreSQL couldn't be reached, or a statement failed."""
 
 
+KEY_REFUSED = frozenset({401, 403})
+"""The status of an answer to a key that the server doesn't accept."""
+
+
 class ObjectStoreError(StorageCleanupError):
     """Supabase Storage refused or failed, after all retries.
 
@@ -95,3 +99,8 @@ class ObjectStoreError(StorageCleanupError):
         self.status = status
         self.code = code
         super().__init__(message)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the server doesn't accept the key."""
+        return self.status in KEY_REFUSED

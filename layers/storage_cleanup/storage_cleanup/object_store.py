@@ -1,34 +1,26 @@
-"""The adapter to Supabase Storage: the storage part of the ``supabase`` client, with timeouts and retries.
+"""The adapter to Supabase Storage: batches, retries, and which name breaks its batch."""
 
-``storage3`` alone, because the rest of ``supabase`` doubles the import time and isn't needed here.
-"""
-
-import json
 import random
-import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-import httpx
-from storage3 import SyncStorageClient
-from storage3.exceptions import StorageApiError
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from storage_cleanup.errors import ObjectStoreError
+
+if TYPE_CHECKING:
+    from storage_cleanup.storage_client import StorageClient
 
 BATCH_SIZE = 500
 """Names in one request: the server's own transaction size, so that a request succeeds or fails as a whole."""
 
-_ATTEMPTS = 5
+_ATTEMPTS = 6
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
-_TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 _PUSHBACK = frozenset({429, 503, 544})
-_REFUSED = frozenset({401, 403})
 _Answer = TypeVar("_Answer")
 
 
@@ -51,7 +43,8 @@ class Removal:
 class ObjectStore(AbstractContextManager["ObjectStore"]):
     """Removes objects, and knows which errors are worth another try.
 
-    Safe to use from several threads at once.
+    Safe to use from several threads at once. The client is loaded when it is first needed: a run that finds nothing to
+    do needs none.
 
     Parameters
     ----------
@@ -76,10 +69,9 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         on_pushback: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._http = httpx.Client(http2=False, timeout=_TIMEOUT, follow_redirects=False)
-        self._client = SyncStorageClient(
-            f"{origin}/storage/v1/", {"apikey": key, "Authorization": f"Bearer {key}"}, http_client=self._http
-        )
+        self._address = origin, key
+        self._client: StorageClient | None = None
+        self._connecting = threading.Lock()
         self._give_up = give_up
         self.on_pushback = on_pushback
         self._pause = pause
@@ -90,7 +82,8 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._http.close()
+        if self._client:
+            self._client.close()
 
     def buckets(self) -> dict[str, datetime]:
         """Return when each bucket was created, by id. Any key but the service role's sees none.
@@ -100,7 +93,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         ObjectStoreError
             The server can't be reached, or refuses the key.
         """
-        return {bucket.id: bucket.created_at for bucket in self._retrying(self._client.list_buckets)}
+        return self._retrying(lambda client: client.buckets())
 
     def remove(self, bucket: str, names: Sequence[str]) -> Removal:
         """Remove objects by their exact names, at most ``BATCH_SIZE`` of them.
@@ -115,9 +108,9 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         """
         result = Removal()
         try:
-            result.removed |= self._remove(bucket, names)
+            result.removed |= self._retrying(lambda client: client.remove(bucket, names))
         except ObjectStoreError as error:
-            if error.status in _REFUSED:
+            if error.is_refusal:
                 raise
             if error.status is None or error.status in _PUSHBACK or len(names) == 1:
                 result.failed.update(dict.fromkeys(names, error))
@@ -138,61 +131,32 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
             for half in (group[:middle], group[middle:]):
                 requests_left -= 1
                 try:
-                    result.removed |= _names_in(_asking(partial(self._client.from_(bucket).remove, list(half))))
+                    result.removed |= self._connected().remove(bucket, half)
                 except ObjectStoreError as failure:
                     pending.append((half, failure))
 
-    def _remove(self, bucket: str, names: Sequence[str]) -> set[str]:
-        return _names_in(self._retrying(partial(self._client.from_(bucket).remove, list(names))))
-
-    def _retrying(self, ask: Callable[[], _Answer]) -> _Answer:
-        for attempt in range(1, _ATTEMPTS + 1):
+    def _retrying(self, ask: "Callable[[StorageClient], _Answer]") -> _Answer:
+        client = self._connected()
+        for attempt in range(_ATTEMPTS):
             try:
-                return _asking(ask)
+                return ask(client)
             except ObjectStoreError as error:
                 if error.status in _PUSHBACK:
                     self.on_pushback()
-                if not _is_worth_retrying(error) or attempt == _ATTEMPTS or self._give_up():
+                if not _is_worth_retrying(error) or attempt == _ATTEMPTS - 1 or self._give_up():
                     raise
                 longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
                 self._pause(random.uniform(longest / 4, longest))  # noqa: S311  (jitter, not a secret)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def _connected(self) -> "StorageClient":
+        with self._connecting:
+            if self._client is None:
+                from storage_cleanup.storage_client import StorageClient  # noqa: PLC0415  (a third of a cold start)
 
-def _asking(ask: Callable[[], _Answer]) -> _Answer:
-    """Make one request; every way in which it can go wrong becomes an ``ObjectStoreError``."""
-    try:
-        return ask()
-    except StorageApiError as error:
-        # The body's status is a str, a gateway's an int; HTTP itself says 400 for almost everything.
-        status = int(error.status) if str(error.status).isdigit() else None
-        message = _brief(str(error.message))
-        if status in _REFUSED:
-            message = f"supabase/url refuses supabase/service-role-key: {message}"
-        raise ObjectStoreError(message, status=status, code=_snake(str(error.code))) from error
-    except httpx.TimeoutException as error:
-        raise ObjectStoreError(f"no answer in time ({type(error).__name__})", code="timeout") from error
-    except httpx.HTTPError as error:
-        raise ObjectStoreError(_brief(str(error)) or type(error).__name__, code=_snake(type(error).__name__)) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ObjectStoreError("an answer that is not JSON", code="not_json") from error
-    except (KeyError, TypeError, ValueError) as error:  # JSON, but not what Storage answers
-        raise ObjectStoreError("an answer that is not Storage's", code="not_storage") from error
-
-
-def _names_in(answer: Any) -> set[str]:
-    if not isinstance(answer, list):
-        raise ObjectStoreError("an answer that is not a list", code="not_a_list")
-    return {str(row.get("name")) for row in answer if isinstance(row, dict)}
+                self._client = StorageClient(*self._address)
+            return self._client
 
 
 def _is_worth_retrying(error: ObjectStoreError) -> bool:
     return error.status is None or error.status == 429 or error.status >= 500
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
-
-
-def _brief(message: str) -> str:
-    return " ".join(message.split())[:300]

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from aws_lambda_powertools.utilities.parameters import SSMProvider
-from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from storage_cleanup import aws
 from storage_cleanup.errors import ConfigurationError
 
 _HINTS = {
@@ -29,7 +27,7 @@ class ParameterStore:
     path
         Such as ``/storage-cleanup/production``; a slash at its end makes no difference.
     client
-        A boto3 client for ``ssm``; one with short timeouts is made unless given.
+        A client of ``ssm``; `aws.client` unless given.
 
     Raises
     ------
@@ -42,11 +40,9 @@ class ParameterStore:
         if not self._path.startswith("/"):
             raise ConfigurationError([f"the path {path!r} isn't one; it accepts /storage-cleanup/<stage>"])
         try:
-            # Short, because the kill switch is read in the middle of a run and has to work within ten seconds.
-            config = Config(connect_timeout=2, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})
-            self._provider = SSMProvider(boto3_client=client, boto_config=config)
+            self._client = client or aws.client("ssm")
         except BotoCoreError as error:
-            raise self._unreadable(self._path, error) from error
+            raise _unreadable(self._path, error) from error
 
     def tree(self) -> dict[str, str]:
         """Return the values of all parameters below the path, decrypted, by their names relative to it.
@@ -56,13 +52,16 @@ class ParameterStore:
         ConfigurationError
             When the tree can't be read, or is empty.
         """
+        pages = self._client.get_paginator("get_parameters_by_path").paginate(
+            Path=self._path, Recursive=True, WithDecryption=True
+        )
         try:
-            tree = self._provider.get_multiple(self._path, max_age=0, force_fetch=True, recursive=True, decrypt=True)
-        except GetParameterError as error:
-            raise self._unreadable(self._path, error) from error
+            tree = {each["Name"]: each["Value"] for page in pages for each in page.get("Parameters", ())}
+        except (BotoCoreError, ClientError) as error:
+            raise _unreadable(self._path, error) from error
         if not tree:
             raise ConfigurationError([f"there are no parameters below {self._path}"])
-        return {name: str(value) for name, value in tree.items()}
+        return {name.removeprefix(f"{self._path}/"): value for name, value in tree.items()}
 
     def enabled(self) -> bool:
         """Tell whether the kill switch allows deleting: anything but a clear ``true`` doesn't.
@@ -74,22 +73,21 @@ class ParameterStore:
         """
         name = f"{self._path}/enabled"
         try:
-            value = self._provider.get(name, max_age=0, force_fetch=True, decrypt=True)
-        except GetParameterError as error:
+            answer = self._client.get_parameter(Name=name, WithDecryption=True)
+        except (BotoCoreError, ClientError) as error:
             if _code(error) == "ParameterNotFound":
                 return False
-            raise self._unreadable(name, error) from error
-        return isinstance(value, str) and value.lower() == "true"
+            raise _unreadable(name, error) from error
+        return str(answer.get("Parameter", {}).get("Value")).lower() == "true"
 
-    @staticmethod
-    def _unreadable(name: str, error: Exception) -> ConfigurationError:
-        hint = _HINTS.get(_code(error), "it failed")
-        return ConfigurationError([f"{name} can't be read from Parameter Store: {hint} ({error})"])
+
+def _unreadable(name: str, error: Exception) -> ConfigurationError:
+    hint = _HINTS.get(_code(error), "it failed")
+    return ConfigurationError([f"{name} can't be read from Parameter Store: {hint} ({error})"])
 
 
 def _code(error: Exception) -> str:
-    """Return AWS's code, or the name of the transport's exception; Powertools keeps both only as the context."""
-    cause = error.__context__ if isinstance(error, GetParameterError) else error
-    if isinstance(cause, ClientError):
-        return str(cause.response.get("Error", {}).get("Code", ""))
-    return type(cause).__name__
+    """Return AWS's code, or the name of the transport's exception."""
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", ""))
+    return type(error).__name__

@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from storage_cleanup.aws import client
 from storage_cleanup.errors import ScheduleError
 from storage_cleanup.settings import MAX_INTERVAL_MINUTES
 
@@ -82,7 +82,7 @@ def sync_rule(events: Any, rule_name: str, interval: Interval) -> ScheduleChange
     Parameters
     ----------
     events
-        A boto3 client for ``events``.
+        A client of ``events``.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def repair_rule(rule_name: str | None, interval: Interval) -> ScheduleChange | N
     if rule_name is None:
         return None
     try:
-        return sync_rule(boto3.client("events"), rule_name, interval)
-    except ScheduleError as error:
+        return sync_rule(client("events"), rule_name, interval)
+    except (ScheduleError, BotoCoreError) as error:
         _log.warning("The schedule couldn't be checked: %s", error)
         return None

@@ -10,14 +10,12 @@ import json
 import os.path
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
-
-from pydantic import BaseModel, ConfigDict, SecretStr
 
 from storage_cleanup.errors import ConfigurationError
 from storage_cleanup.result import Phase
@@ -50,16 +48,27 @@ class Profile(StrEnum):
     PRODUCTION = "production"
 
 
-class ProfileSettings(BaseModel):
-    """How often a cycle runs, and how old a thing must be to go; both in minutes."""
+@dataclass(frozen=True)
+class Secret:
+    """A text that neither ``repr`` nor ``str`` shows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    _value: str = field(repr=False)
+
+    def get_secret_value(self) -> str:
+        """Return the text."""
+        return self._value
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """How often a cycle runs, and how old a thing must be to go; both in minutes."""
 
     interval_minutes: int
     max_age_minutes: int
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True)
+class Settings:
     """The parameters of one stage; made by `from_parameters`, which is where they are checked.
 
     Attributes
@@ -76,11 +85,7 @@ class Settings(BaseModel):
         Where the circuit breaker opens, 0 to 100.
     supabase_url
         The project's origin, ``scheme://host[:port]`` in lower case, without a trailing slash.
-    service_role_key, database_url
-        Secrets: ``repr`` and ``str`` mask them.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     profile: Profile
     testing: ProfileSettings
@@ -96,8 +101,8 @@ class Settings(BaseModel):
     max_failure_percent: int
     quarantine_retention_hours: int
     supabase_url: str
-    service_role_key: SecretStr
-    database_url: SecretStr
+    service_role_key: Secret
+    database_url: Secret
 
     @property
     def active(self) -> ProfileSettings:
@@ -143,8 +148,8 @@ class Settings(BaseModel):
             max_failure_percent=values["limits/max-failure-percent"],
             quarantine_retention_hours=values["quarantine/retention-hours"],
             supabase_url=values["supabase/url"],
-            service_role_key=SecretStr(values["supabase/service-role-key"]),
-            database_url=SecretStr(values["database/url"]),
+            service_role_key=Secret(values["supabase/service-role-key"]),
+            database_url=Secret(values["database/url"]),
         )
 
 

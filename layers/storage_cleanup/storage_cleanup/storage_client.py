@@ -1,0 +1,90 @@
+"""The wire to Supabase Storage: the storage part of the ``supabase`` client, with every failure as one kind of error.
+
+``storage3`` alone, because the rest of ``supabase`` doubles the import time and isn't needed here. It is a third of a
+cold start all the same, so `ObjectStore` imports this module when it has something to ask.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+import httpx
+from storage3 import SyncStorageClient
+from storage3.exceptions import StorageApiError
+
+from storage_cleanup.errors import KEY_REFUSED, ObjectStoreError
+
+_TIMEOUT = httpx.Timeout(20.0, connect=5.0)
+_Answer = TypeVar("_Answer")
+
+
+class StorageClient:
+    """Asks once. Safe to use from several threads at once.
+
+    Parameters
+    ----------
+    origin
+        ``https://<ref>.supabase.co``, without a trailing slash.
+    key
+        The service-role key.
+
+    Raises
+    ------
+    ObjectStoreError
+        From every method: the server can't be reached, refuses, or answers what Storage wouldn't.
+    """
+
+    def __init__(self, origin: str, key: str) -> None:
+        self._http = httpx.Client(http2=False, timeout=_TIMEOUT, follow_redirects=False)
+        self._client = SyncStorageClient(
+            f"{origin}/storage/v1/", {"apikey": key, "Authorization": f"Bearer {key}"}, http_client=self._http
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def buckets(self) -> dict[str, datetime]:
+        """Return when each bucket was created, by id. Any key but the service role's sees none."""
+        return _asking(lambda: {bucket.id: bucket.created_at for bucket in self._client.list_buckets()})
+
+    def remove(self, bucket: str, names: Sequence[str]) -> set[str]:
+        """Remove objects by their exact names; return those that the server says this request has removed."""
+        return _asking(lambda: _names_in(self._client.from_(bucket).remove(list(names))))
+
+
+def _asking(ask: Callable[[], _Answer]) -> _Answer:
+    """Make one request; every way in which it can go wrong becomes an ``ObjectStoreError``."""
+    try:
+        return ask()
+    except StorageApiError as error:
+        # The body's status is a str, a gateway's an int; HTTP itself says 400 for almost everything.
+        status = int(error.status) if str(error.status).isdigit() else None
+        blame = "supabase/url refuses supabase/service-role-key: " if status in KEY_REFUSED else ""
+        raise ObjectStoreError(
+            blame + _brief(str(error.message)), status=status, code=_snake(str(error.code))
+        ) from error
+    except httpx.TimeoutException as error:
+        raise ObjectStoreError(f"no answer in time ({type(error).__name__})", code="timeout") from error
+    except httpx.HTTPError as error:
+        raise ObjectStoreError(_brief(str(error)) or type(error).__name__, code=_snake(type(error).__name__)) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ObjectStoreError("an answer that is not JSON", code="not_json") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON, but not what Storage answers
+        raise ObjectStoreError("an answer that is not Storage's", code="not_storage") from error
+
+
+def _names_in(answer: object) -> set[str]:
+    if not isinstance(answer, list):
+        raise ObjectStoreError("an answer that is not a list", code="not_a_list")
+    return {str(row.get("name")) for row in answer if isinstance(row, dict)}
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
+
+
+def _brief(message: str) -> str:
+    return " ".join(message.split())[:300]
