@@ -13,9 +13,9 @@ _SLOWED_MS = 1000
 
 def workers(ground: Ground, *, quick: bool) -> Iterator[Figure]:
     """Four workers over one: where the waiting is the limit, and where the server is."""
-    count, pairs = (2000, 1) if quick else (24_000, 3)
+    count, pairs = (2000, 1) if quick else (48_000, 3)
     yield _compare(ground, "workers_4_vs_1", count, pairs, slowed_ms=_SLOWED_MS, goal=3.2)
-    count, pairs = (2000, 1) if quick else (16_000, 3)
+    count, pairs = (2000, 1) if quick else (48_000, 3)
     yield _compare(ground, "workers_4_contention", count, pairs, slowed_ms=0, goal=0.9)
 
 

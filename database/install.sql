@@ -74,7 +74,8 @@ create table if not exists storage_cleanup.deletion (
     attempted_at    timestamptz,          -- when Storage was last asked to remove the file
     updated_at      timestamptz not null default clock_timestamp()
 );
--- Unfinished work only, so it stays small however long the history grows.
+-- Unfinished work only, so it stays small however long the history grows. It is read by plain index scans alone: they mark
+-- the entries of what is finished, which bitmap scans would read again and again until the next vacuum.
 create index if not exists deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');
 -- The history, too: a new job may be given the URL of a file that has gone.
@@ -528,12 +529,27 @@ as $$
                    where pid = (run).backend_pid and coalesce(backend_start <= (run).started_at, true))
 $$;
 
--- The next page of candidates in order of age, after the last one of the page before. With a plan: its jobs, in order of id.
+-- A sign of life. Claiming, confirming and deleting rows go on side by side, so none of them may wait for another here.
+create or replace function storage_cleanup.beat(this_run uuid) returns void
+language sql security definer set search_path = ''
+as $$
+    update storage_cleanup.run set heartbeat_at = clock_timestamp()
+    where id in (select id from storage_cleanup.run
+                 where id = this_run and heartbeat_at < clock_timestamp() - interval '5 seconds'
+                 for update skip locked)
+$$;
+
+-- The next page of candidates in order of age, after the last one of the page before. With a plan: its jobs, in order of
+-- id. `own_share`: only those that fall to this run while several are at work, so that they don't get in each other's way.
 create or replace function storage_cleanup.due(
-    with_file boolean, max_age interval, after_since timestamptz, after_job uuid, page_size integer, plan uuid)
+    this_run uuid, with_file boolean, max_age interval, after_since timestamptz, after_job uuid, page_size integer,
+    own_share boolean, plan uuid)
 returns table (job_id uuid, since timestamptz, output_url text, gone boolean)
 language plpgsql stable security definer set search_path = '' set enable_seqscan = off
 as $$
+declare
+    runs integer;
+    mine integer;
 begin
     if plan is not null then
         return query
@@ -545,11 +561,15 @@ begin
         order by page.job_id limit page_size;
         return;
     end if;
+    select count(*), count(*) filter (where id < this_run) into runs, mine
+    from storage_cleanup.run
+    where status = 'running' and not dry_run and heartbeat_at > clock_timestamp() - interval '2 minutes';
     return query
     select page.job_id, page.since, job.output_url, job.id is null
     from (select candidate.job_id, candidate.since from storage_cleanup.candidate
           where has_file = with_file and candidate.since < now() - max_age
             and (candidate.since, candidate.job_id) > (after_since, after_job)
+            and (runs < 2 or not own_share or (uuid_hash(candidate.job_id) & 65535) % runs = mine)
           order by candidate.since, candidate.job_id limit page_size) as page
     left join public.render_jobs as job on job.id = page.job_id
     order by page.since, page.job_id;
@@ -598,7 +618,7 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'claims are made at read committed, or the second look would see no more than the first';
     end if;
-    update storage_cleanup.run set heartbeat_at = clock_timestamp() where id = this_run;
+    perform storage_cleanup.beat(this_run);
 
     -- First the locks …
     locked := array(
@@ -680,6 +700,19 @@ begin
     where not exists (select from decided where id = asked);
 end $$;
 
+-- The next claims whose run has ended or died, locked.
+create or replace function storage_cleanup.abandoned(this_run uuid, batch_size integer) returns setof uuid
+language sql security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
+as $$
+    select deletion.job_id from storage_cleanup.deletion
+    left join storage_cleanup.run as owner on owner.id = deletion.run_id
+    where state = 'claimed' and run_id <> this_run
+      and (owner.id is null or not storage_cleanup.is_alive(owner))
+      and (attempts < 5 or attempted_at < clock_timestamp() - interval '15 minutes')
+    order by deletion.job_id limit batch_size
+    for update of deletion skip locked
+$$;
+
 -- Takes over the claims of runs that have ended or died. Removing a file twice is harmless, so they are simply finished;
 -- but a claim that failed five times is given up, once no request for it can still be under way.
 create or replace function storage_cleanup.adopt(this_run uuid, batch_size integer)
@@ -692,15 +725,8 @@ declare
     saved   uuid[];
 begin
     perform storage_cleanup.assert_trust();
-    update storage_cleanup.run set heartbeat_at = clock_timestamp() where id = this_run;
-    adopted := array(
-        select deletion.job_id from storage_cleanup.deletion
-        left join storage_cleanup.run as owner on owner.id = deletion.run_id
-        where state = 'claimed' and run_id <> this_run
-          and (owner.id is null or not storage_cleanup.is_alive(owner))
-          and (attempts < 5 or attempted_at < clock_timestamp() - interval '15 minutes')
-        order by deletion.job_id limit batch_size
-        for update of deletion skip locked);
+    perform storage_cleanup.beat(this_run);
+    adopted := array(select storage_cleanup.abandoned(this_run, batch_size));
     -- The guard lets no save pass while a claim stands; if one did (the guard was off), the file stays.
     saved := array(select storage_cleanup.saved_among(adopted));
     perform storage_cleanup.release(saved, 'saved');
@@ -744,6 +770,21 @@ as $$
     on conflict do nothing
 $$;
 
+-- Gives back claims that this run has made and never sent to Storage: somebody stopped it in between. Not those that it
+-- adopted: nobody knows what the run before has asked for. Not those that another run has taken over meanwhile.
+create or replace function storage_cleanup.give_back(this_run uuid, jobs uuid[]) returns bigint
+language plpgsql security definer set search_path = ''
+as $$
+declare
+    mine uuid[] := array(
+        select job_id from storage_cleanup.deletion
+        where job_id = any (jobs) and run_id = this_run and state = 'claimed' and attempts = 0
+        order by job_id for update);
+begin
+    perform storage_cleanup.release(mine, 'given_back');
+    return cardinality(mine);
+end $$;
+
 -- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which.
 create or replace function storage_cleanup.settle(this_run uuid, jobs uuid[], error text)
 returns table (job_id uuid, gone boolean)
@@ -752,7 +793,7 @@ as $$
 #variable_conflict use_column
 begin
     perform storage_cleanup.assert_trust();
-    update storage_cleanup.run set heartbeat_at = clock_timestamp() where id = this_run;
+    perform storage_cleanup.beat(this_run);
     return query
     with checked as materialized (      -- one look into each index for each job, whatever the planner thinks of the ledger
         select claim.job_id, stored.id is null as gone
@@ -773,9 +814,19 @@ begin
     returning deletion.job_id, gone;
 end $$;
 
--- Deletes the rows of jobs whose file is known to be gone. One that can't go (a foreign key, a trigger) is reported and
--- stays, and the others still go.
-create or replace function storage_cleanup.delete_rows(this_run uuid, batch_size integer, after_job uuid, dry_run boolean)
+-- The next page of rows that other runs have left: their file is gone. One that keeps failing is not asked every time.
+create or replace function storage_cleanup.leftover_rows(this_run uuid, after_job uuid, page_size integer) returns setof uuid
+language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
+as $$
+    select job_id from storage_cleanup.deletion
+    where state = 'file_deleted' and job_id > after_job and run_id is distinct from this_run
+      and (attempts < 3 or updated_at < now() - interval '1 hour')
+    order by job_id limit page_size
+$$;
+
+-- Deletes the rows of those of these jobs whose file is known to be gone. One that can't go (a foreign key, a trigger) is
+-- reported and stays, and the others still go.
+create or replace function storage_cleanup.delete_rows(this_run uuid, jobs uuid[])
 returns table (job_id uuid, outcome text, detail text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
@@ -792,17 +843,12 @@ declare
     one     uuid;
 begin
     perform storage_cleanup.assert_trust();
-    update storage_cleanup.run set heartbeat_at = clock_timestamp() where id = this_run;
+    perform storage_cleanup.beat(this_run);
     batch := array(
         select deletion.job_id from storage_cleanup.deletion
-        where state = 'file_deleted' and deletion.job_id > after_job
-          and (attempts < 3 or updated_at < now() - interval '1 hour')     -- one that keeps failing is not asked every time
-        order by deletion.job_id limit batch_size
+        where deletion.job_id = any (jobs) and state = 'file_deleted'
+        order by deletion.job_id
         for update skip locked);
-    if dry_run then
-        return query select unnest(batch), 'deleted', null::text;
-        return;
-    end if;
     locked := array(select id from public.render_jobs where id = any (batch) order by id for update skip locked);
 
     -- The guard lets nobody save these; but a row that somebody needs is worth more than order.
@@ -816,6 +862,7 @@ begin
         where job.id = any (batch)
           and (stored.id is not null or job.status is distinct from 'completed'
                or case when ledger.object_name is null then storage_cleanup.has_file(job.output_url)
+                       when job.output_url = ledger.job ->> 'output_url' then false
                        else storage_cleanup.object_key(job.output_url)
                             is distinct from ledger.bucket_id || '/' || ledger.object_name end));
     perform storage_cleanup.release(saved || kept, 'saved or rendered again');
@@ -879,7 +926,7 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'claims are made at read committed, or the second look would see no more than the first';
     end if;
-    update storage_cleanup.run set heartbeat_at = clock_timestamp() where id = this_run;
+    perform storage_cleanup.beat(this_run);
     locked := array(select id from public.render_jobs where id = any (jobs) order by id for update skip locked);
     saved := array(select storage_cleanup.saved_among(locked));
     going := array(
@@ -920,6 +967,14 @@ begin
     select unnest(going), 'claimed', null from (select count(*) from parked) as noted;
 end $$;
 
+-- Claims that are unfinished, and those among them that keep failing.
+create or replace function storage_cleanup.unfinished() returns table (claims bigint, stuck bigint)
+language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
+as $$
+    select count(*), count(*) filter (where state = 'claimed' and attempts >= 3)
+    from storage_cleanup.deletion where state in ('claimed', 'file_deleted')
+$$;
+
 -- How many orphans past the age wait, and how many claims are unfinished. Candidates that have been saved meanwhile are
 -- left out as far as the first 10000 go: of a long backlog, the number is an upper bound.
 create or replace function storage_cleanup.remaining(max_age interval) returns bigint
@@ -934,7 +989,7 @@ as $$
             select job_id from storage_cleanup.candidate where since < now() - max_age limit 10000))
     )
     select waiting.count - saved.count
-         + (select count(*) from storage_cleanup.deletion where state in ('claimed', 'file_deleted'))
+         + (select claims from storage_cleanup.unfinished())
     from waiting, saved
 $$;
 
@@ -1176,13 +1231,13 @@ grant select on storage_cleanup.run, storage_cleanup.deletion, storage_cleanup.c
 grant execute on function
     storage_cleanup.schema_version(), storage_cleanup.distrust(), storage_cleanup.buckets(), storage_cleanup.count_saved(),
     storage_cleanup.start_run(uuid, text, boolean, jsonb, jsonb, uuid),
-    storage_cleanup.due(boolean, interval, timestamptz, uuid, integer, uuid),
+    storage_cleanup.due(uuid, boolean, interval, timestamptz, uuid, integer, boolean, uuid),
     storage_cleanup.park(uuid[], text[], interval),
     storage_cleanup.claim(uuid, uuid[], text[], interval, boolean, uuid),
-    storage_cleanup.adopt(uuid, integer), storage_cleanup.settle(uuid, uuid[], text), storage_cleanup.release(uuid[], text),
-    storage_cleanup.delete_rows(uuid, integer, uuid, boolean),
+    storage_cleanup.adopt(uuid, integer), storage_cleanup.settle(uuid, uuid[], text), storage_cleanup.give_back(uuid, uuid[]),
+    storage_cleanup.leftover_rows(uuid, uuid, integer), storage_cleanup.delete_rows(uuid, uuid[]),
     storage_cleanup.claim_fileless(uuid, uuid[], interval, boolean, uuid),
-    storage_cleanup.remaining(interval), storage_cleanup.reconcile_if_due(), storage_cleanup.prune(interval),
+    storage_cleanup.remaining(interval), storage_cleanup.unfinished(), storage_cleanup.reconcile_if_due(), storage_cleanup.prune(interval),
     storage_cleanup.finish_run(uuid, text, jsonb, bigint),
     storage_cleanup.stored(), storage_cleanup.orphans(interval, interval), storage_cleanup.completed(timestamptz),
     storage_cleanup.assets(timestamptz), storage_cleanup.integrity(text[], text[], interval, interval),

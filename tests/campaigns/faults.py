@@ -29,7 +29,7 @@ from local.postgres import Database as LocalDatabase
 from local.storage_emulator import StorageServer
 from local.storage_emulator.faults import Fault
 from storage_cleanup import database as database_module
-from storage_cleanup import object_store
+from storage_cleanup import object_store, storage_client
 from storage_cleanup.database import Database
 from storage_cleanup.errors import DatabaseError
 from storage_cleanup.phases import storage_files
@@ -175,11 +175,17 @@ def _wrapping(scene: Scene, probability: float, suffer: Callable[[_Call, Databas
     return patch.object(Database, "_rows", rows)
 
 
-def _terminate(scene: Scene, database: Database) -> None:
-    connection = database._connection
-    if connection and not connection.closed:
-        with scene.database.connect("supabase_admin") as superuser:
-            superuser.execute("select pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
+def _backend(database: Database) -> int:
+    """Return the process that serves this thread's connection, or 0 where there is no server."""
+    try:
+        return database._transactions.connected().info.backend_pid
+    except psycopg.Error:
+        return 0
+
+
+def _terminate(scene: Scene, backend: int) -> None:
+    with scene.database.connect("supabase_admin") as superuser:
+        superuser.execute("select pg_terminate_backend(%s, 5000)", (backend,))
 
 
 @contextmanager
@@ -187,7 +193,7 @@ def connection_lost_before(scene: Scene, probability: float) -> Iterator[None]:
     """End the connection before a statement."""
 
     def suffer(original: _Call, database: Database, arguments: Any, named: Any) -> Any:
-        _terminate(scene, database)
+        _terminate(scene, _backend(database))
         return original(database, *arguments, **named)
 
     with _wrapping(scene, probability, suffer):
@@ -199,7 +205,7 @@ def connection_lost_within(scene: Scene, probability: float) -> Iterator[None]:
     """End the connection some milliseconds after a statement was sent, wherever it is by then."""
 
     def suffer(original: _Call, database: Database, arguments: Any, named: Any) -> Any:
-        killer = threading.Timer(scene.random.uniform(0, 0.02), _terminate, (scene, database))
+        killer = threading.Timer(scene.random.uniform(0, 0.02), _terminate, (scene, _backend(database)))
         killer.start()
         try:
             return original(database, *arguments, **named)
@@ -216,7 +222,7 @@ def connection_lost_after(scene: Scene, probability: float) -> Iterator[None]:
 
     def suffer(original: _Call, database: Database, arguments: Any, named: Any) -> Any:
         original(database, *arguments, **named)
-        _terminate(scene, database)
+        _terminate(scene, _backend(database))
         raise DatabaseError("server closed the connection unexpectedly")
 
     with _wrapping(scene, probability, suffer):
@@ -376,7 +382,7 @@ class Scenario:
 def impatience() -> Iterator[None]:
     """Make waiting short, so that many requests fit in little time."""
     with (
-        patch.object(object_store, "_TIMEOUT", httpx.Timeout(0.25, connect=2)),
+        patch.object(storage_client, "_TIMEOUT", httpx.Timeout(0.25, connect=2)),
         patch.object(object_store, "_FIRST_PAUSE", 0.002),
         patch.object(object_store, "_LONGEST_PAUSE", 0.01),
     ):

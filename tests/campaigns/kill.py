@@ -1,11 +1,11 @@
 """SIGKILL at every boundary between two statements or requests: the next cycles finish what was begun.
 
 The handler runs in a process of its own, which counts the boundaries that it passes and kills itself at number n, for
-n = 1, 2, … until a run gets to its end: before a statement or request is sent, while the server is at work on it (which
-then goes on without a client, into the next cycle), while its COMMIT is on its way (and gets there late), and after its
-answer has arrived. Somebody saves one of the orphans at once, and cycles follow until one changes nothing. Two passes
-are made: one that removes batch by batch, whose boundaries are the same every time, and one in which requests and
-statements overlap as they do in production.
+n = 1, 2, … until a run gets to its end: before a transaction or request is sent, while the server is at work on it
+(which then goes on without a client, into the next cycle, and commits), and after its answer has arrived. A
+transaction is one message, so there is nothing between its statements. Somebody saves one of the orphans at once, and
+cycles follow until one changes nothing. Two passes are made: one that removes batch by batch, whose boundaries are the
+same every time, and one in which requests and statements overlap as they do in production.
 """
 
 import logging
@@ -35,6 +35,8 @@ from psycopg import errors as pg
 from local.functions import Context, load_function
 from local.postgres import Database
 from storage_cleanup import database as product_database
+from storage_cleanup import storage_client as storage_client  # noqa: PLC0414  (loaded before the forks)
+from storage_cleanup import transactions
 from storage_cleanup.object_store import ObjectStore
 from storage_cleanup.phases import render_jobs, storage_files
 from tests.campaigns.ground import INVOCATION_MILLISECONDS, Ground, Project, prepared_ground, quiet
@@ -99,6 +101,7 @@ def handle(project: Project, at: int | None, overlapping: bool, log: Path) -> No
         mock.patch.object(product_database.Database, "_rows", _mined_statement(fuse)),
         mock.patch.object(httpx.HTTPTransport, "handle_request", _mined_request(fuse, project)),
         mock.patch.object(storage_files, "ThreadPoolExecutor", ThreadPoolExecutor if overlapping else _OneByOne),
+        mock.patch.object(render_jobs, "ThreadPoolExecutor", ThreadPoolExecutor if overlapping else _OneByOne),
     ):
         answer = APP.lambda_handler({"action": "cleanup"}, Context(INVOCATION_MILLISECONDS / 1000))
     sys.exit(0 if answer["status"] == "succeeded" else 3)
@@ -106,37 +109,22 @@ def handle(project: Project, at: int | None, overlapping: bool, log: Path) -> No
 
 def _mined_statement(fuse: Fuse) -> Callable[..., Any]:
     original = product_database.Database._rows
-    # The statement comes last in its transaction, so it is carried out when the client has long been dead.
-    slow = f"select set_config('statement_timeout', %(statement_ms)s, true), pg_sleep({_SERVER_SECONDS}), %(lock_ms)s"
+    # The statement comes after the pause, so it is carried out and committed when the client has long been dead.
+    slow = transactions._MESSAGE.replace("{statement}", f"select pg_sleep({_SERVER_SECONDS}); {{statement}}")
 
     def rows(self: product_database.Database, row: Any, query: str, **parameters: Any) -> Any:
         fuse.passes(f"before {query}")
         if fuse.burns(f"during {query}"):
-            self._connected()
+            self._transactions.connected()
             threading.Timer(_CLIENT_SECONDS, die).start()
-            with mock.patch.dict(product_database._QUERIES, limit_time=slow):
+            with mock.patch.object(transactions, "_MESSAGE", slow):
                 original(self, row, query, **parameters)
             raise AssertionError("outlived its death")
-        if fuse.burns(f"commit of {query}"):
-            with mock.patch.object(psycopg.Transaction, "__exit__", _commit_from_the_grave):
-                original(self, row, query, **parameters)
-            die()  # the ghost, too
         answer = original(self, row, query, **parameters)
         fuse.passes(f"after {query}")
         return answer
 
     return rows
-
-
-_exit_transaction = psycopg.Transaction.__exit__
-
-
-def _commit_from_the_grave(transaction: psycopg.Transaction, *error: Any) -> bool:
-    """Die here, but leave a ghost that has the connection and commits when the next cycle has begun."""
-    if os.fork():
-        die()
-    time.sleep(_SERVER_SECONDS)
-    return _exit_transaction(transaction, *error)
 
 
 def _mined_request(fuse: Fuse, project: Project) -> Callable[..., httpx.Response]:
@@ -179,7 +167,7 @@ class _Parameters:
 
 
 class _OneByOne:
-    """Stands in for the pool of threads: a request is made when it is submitted, so the order is always the same."""
+    """Stands in for a pool of threads: work is done when it is submitted, so the order is always the same."""
 
     def __init__(self, most: int, name: str) -> None: ...
 
@@ -187,6 +175,8 @@ class _OneByOne:
         return self
 
     def __exit__(self, *error: object) -> None: ...
+
+    def shutdown(self, **options: bool) -> None: ...
 
     def submit(self, ask: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()

@@ -1,5 +1,6 @@
 """What goes wrong around a cycle, and what its answer, the ledger and the log say then."""
 
+import json
 import logging
 import re
 import threading
@@ -21,11 +22,12 @@ from local.postgres import Postgres
 from local.stack import PARAMETER_PATH
 from local.storage_emulator.faults import Fault
 from storage_cleanup import database as database_module
-from storage_cleanup import object_store
+from storage_cleanup import object_store, storage_client
 from storage_cleanup.errors import ConfigurationError, ObjectStoreError, RequestError
 from storage_cleanup.object_store import ObjectStore
 from storage_cleanup.phases import storage_files
 from storage_cleanup.result import RunResult, Status
+from storage_cleanup.storage_client import StorageClient
 from storage_cleanup.watch import Watch
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
@@ -33,6 +35,7 @@ from tests.integration.direct import cycle, ledger, let_time_pass
 
 ROOT = Path(__file__).resolve().parents[2]
 A_WHILE = timedelta(minutes=16)
+SCHEDULED = json.loads((ROOT / "events" / "scheduled.json").read_text())
 
 DEFAULTS: dict[str, Any] = database_module.Database._rows.__kwdefaults__ or {}
 
@@ -42,7 +45,7 @@ Configure = Callable[..., None]
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that takes seconds elsewhere takes a moment here."""
-    monkeypatch.setattr(object_store, "_TIMEOUT", httpx.Timeout(0.5, connect=2))
+    monkeypatch.setattr(storage_client, "_TIMEOUT", httpx.Timeout(0.5, connect=2))
     monkeypatch.setattr(object_store, "_FIRST_PAUSE", 0.002)
     monkeypatch.setattr(object_store, "_LONGEST_PAUSE", 0.01)
 
@@ -306,6 +309,32 @@ def test_a_key_that_the_server_refuses_deletes_nothing_and_is_named(
     assert ledger(servers) == []
 
 
+def test_a_scheduled_run_proves_the_key_before_its_first_claim(
+    application: Application, cleanup: Cleanup, configure: Configure, servers: Servers
+) -> None:
+    application.render_many(3)
+    configure(supabase__service_role_key="sb_secret_of_nobody")
+    nothing_happened(cleanup(SCHEDULED), application, files=3)
+    assert ledger(servers) == []
+
+
+def test_a_scheduled_run_that_finds_nothing_does_not_ask_storage(
+    application: Application, cleanup: Cleanup, servers: Servers
+) -> None:
+    application.save(application.render())
+    assert cleanup()["status"] == "succeeded"
+    asked = servers.storage.stats()["requests"]
+    assert cleanup(SCHEDULED)["status"] == "succeeded"
+    assert servers.storage.stats()["requests"] == asked
+
+
+def test_a_wrong_key_is_told_to_who_asks_by_hand_even_when_there_is_nothing_to_do(
+    cleanup: Cleanup, configure: Configure
+) -> None:
+    configure(supabase__service_role_key="sb_secret_of_nobody")
+    assert "supabase/service-role-key" in cleanup()["message"]
+
+
 @pytest.mark.parametrize("kind", ["anon", "without_role"])
 def test_a_key_that_sees_no_buckets_is_recognised_whatever_it_looks_like(
     application: Application, servers: Servers, kind: str
@@ -325,7 +354,7 @@ def test_a_key_that_stops_working_in_the_middle_of_a_run_fails_it(
     def refuse(*_: object) -> None:
         raise ObjectStoreError('"exp" claim timestamp check failed', status=403, code="unauthorized")
 
-    monkeypatch.setattr(ObjectStore, "_remove", refuse)
+    monkeypatch.setattr(StorageClient, "remove", refuse)
     result = cycle(servers)
     assert result.status is Status.FAILED
     assert len(application.files()) == len(application.jobs()) == 3
@@ -553,9 +582,9 @@ def test_a_connection_that_is_lost_in_a_call_fails_the_run_and_the_next_one_fini
     original = getattr(database_module.Database, call)
 
     def cut(database: database_module.Database, *arguments: Any, **named: Any) -> Any:
-        assert database._connection
+        backend = database._transactions.connected().info.backend_pid
         with servers.database.connect("supabase_admin") as superuser:
-            superuser.execute("select pg_terminate_backend(%s, 5000)", (database._connection.info.backend_pid,))
+            superuser.execute("select pg_terminate_backend(%s, 5000)", (backend,))
         return original(database, *arguments, **named)
 
     with monkeypatch.context() as patched:
@@ -614,7 +643,7 @@ def test_the_kill_switch_stops_a_run_in_the_middle(
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_a_run_that_was_stopped_deletes_no_rows_either_and_the_next_one_finishes(
+def test_a_run_that_was_stopped_leaves_rows_as_well_and_the_next_one_finishes(
     application: Application,
     cleanup: Cleanup,
     configure: Configure,
@@ -625,11 +654,28 @@ def test_a_run_that_was_stopped_deletes_no_rows_either_and_the_next_one_finishes
     servers.storage.inject(operations=["remove"], latency_ms=250)
     assert cleanup()["phases"]["render_jobs"]["stopped"] == "disabled"
     switch_off_in_the_middle()
-    assert len(application.jobs()) == 400
+    assert len(application.jobs()) > len(application.files())
     servers.storage.heal()
     configure()
     assert cleanup()["status"] == "succeeded"
     assert application.files() == application.jobs() == set()
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_what_a_stopped_run_has_not_removed_can_be_saved(
+    application: Application,
+    cleanup: Cleanup,
+    servers: Servers,
+    switch_off_in_the_middle: Callable[[], float],
+) -> None:
+    renders = application.render_many(400)
+    servers.storage.inject(operations=["remove"], latency_ms=250)
+    cleanup()
+    switch_off_in_the_middle()
+    files = application.files()
+    left = [render for render in renders if (render.bucket, render.name) in files]
+    assert left
+    application.save_many(left)
 
 
 def test_a_switched_off_system_does_not_even_look(

@@ -36,11 +36,11 @@ def key(render: Render) -> str:
     return f"{render.bucket}/{render.name}"
 
 
-def claim(sweeper: Connection, *renders: Render) -> dict[UUID, str]:
+def claim(sweeper: Connection, *renders: Render, run: UUID | None = None) -> dict[UUID, str]:
     """Claim jobs as a cycle does, and return the outcomes by job."""
     rows = sweeper.execute(
         "select job_id, outcome from storage_cleanup.claim(%s, %s, %s, %s, false, null)",
-        (uuid4(), [render.job_id for render in renders], [key(render) for render in renders], HOUR),
+        (run or uuid4(), [render.job_id for render in renders], [key(render) for render in renders], HOUR),
     )
     return dict(rows.fetchall())
 
@@ -265,11 +265,34 @@ def test_a_saved_job_cannot_be_moved_to_a_file_that_is_claimed(
         )
 
 
-def test_a_released_job_can_be_saved_again(application: Application, sweeper: Connection) -> None:
+def give_back(sweeper: Connection, render: Render, run: UUID) -> int:
+    row = sweeper.execute("select storage_cleanup.give_back(%s, %s)", (run, [render.job_id])).fetchone()
+    assert row
+    return int(row[0])
+
+
+def test_a_claim_that_is_given_back_can_be_saved_again(application: Application, sweeper: Connection) -> None:
+    render, run = application.render(), uuid4()
+    claim(sweeper, render, run=run)
+    assert give_back(sweeper, render, run) == 1
+    application.save(render)
+
+
+def test_a_run_gives_back_no_claim_of_another(application: Application, sweeper: Connection) -> None:
     render = application.render()
     claim(sweeper, render)
-    sweeper.execute("select storage_cleanup.release(%s, 'test')", ([render.job_id],))
-    application.save(render)
+    assert give_back(sweeper, render, uuid4()) == 0
+    with pytest.raises(pg.ForeignKeyViolation):
+        application.save(render)
+
+
+def test_a_run_gives_back_no_claim_that_storage_was_asked_for(application: Application, sweeper: Connection) -> None:
+    render, run = application.render(), uuid4()
+    claim(sweeper, render, run=run)
+    sweeper.execute("select storage_cleanup.settle(%s, %s, 'no answer in time')", (run, [render.job_id]))
+    assert give_back(sweeper, render, run) == 0
+    with pytest.raises(pg.ForeignKeyViolation):
+        application.save(render)
 
 
 def test_a_job_that_is_gone_cannot_be_saved(application: Application, sweeper: Connection, servers: Servers) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 
 import psycopg
@@ -9,8 +11,9 @@ import pytest
 from psycopg import errors as pg
 
 from local.application import Application
-from storage_cleanup.database import connect
+from storage_cleanup.errors import DatabaseError
 from storage_cleanup.result import Status
+from storage_cleanup.transactions import Transactions
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
 from tests.integration.direct import cycle
@@ -87,18 +90,33 @@ def test_a_client_that_leaves_in_a_transaction_rolls_it_back(pooler: Transaction
     assert row == (None,)
 
 
-def test_the_products_own_connection_works_in_a_pipeline(pooler: TransactionPooler) -> None:
-    with connect(pooler.url) as connection:
-        pids = set()
-        for _ in range(3):
-            with connection.pipeline(), connection.transaction():
-                connection.execute("select set_config('statement_timeout', '1234', true)")
-                cursor = connection.execute("select pg_backend_pid(), current_setting('statement_timeout')")
-            row = cursor.fetchone()
-            assert row
-            assert row[1] == "1234ms"
-            pids.add(row[0])
-    assert len(pids) > 1
+def test_each_of_the_products_transactions_has_its_own_limits_and_leaves_nothing(pooler: TransactionPooler) -> None:
+    @dataclass
+    class Backend:
+        pid: int
+        timeout: str
+
+    limits = {"statement_timeout": timedelta(milliseconds=1234), "lock_timeout": timedelta(seconds=1)}
+    look = "select pg_backend_pid() as pid, current_setting('statement_timeout') as timeout"
+    transactions = Transactions(pooler.url, {"look": look, "fail": "select 1 / 0"})
+    found = [transactions.run(Backend, "look", **limits)[0]]
+    with pytest.raises(DatabaseError, match="fail: division by zero"):
+        transactions.run(Backend, "fail", **limits)
+    found += [transactions.run(Backend, "look", **limits)[0] for _ in range(3)]
+    transactions.close()
+    assert {backend.timeout for backend in found} == {"1234ms"}
+    assert len({backend.pid for backend in found}) > 1
+    with psycopg.connect(pooler.url, autocommit=True) as other:
+        assert {other.execute("show statement_timeout").fetchone() for _ in range(4)} == {("0",)}
+
+
+def test_a_quiet_connection_keeps_nobody_waiting(pooler: TransactionPooler) -> None:
+    limits = {"statement_timeout": timedelta(seconds=5), "lock_timeout": timedelta(seconds=5)}
+    quiet = [Transactions(pooler.url, {"look": "select 1 as value"}) for _ in range(6)]
+    for transactions in quiet:
+        assert transactions.run(dict, "look", **limits) == [{"value": 1}]
+    for transactions in quiet:
+        transactions.close()
 
 
 def test_a_whole_cycle_works(

@@ -2,19 +2,21 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from threading import Lock
 from uuid import UUID, uuid4
 
 from storage_cleanup.breaker import FailureBreaker, judge_reference_set
 from storage_cleanup.database import Backlog, Bucket, Database, Plan
 from storage_cleanup.errors import BreakerOpenError, RequestError, StorageCleanupError, UnsafeError
 from storage_cleanup.object_store import ObjectStore
-from storage_cleanup.phases.render_jobs import clean_render_jobs
-from storage_cleanup.phases.storage_files import Order, clean_storage_files
+from storage_cleanup.phases.order import Order
+from storage_cleanup.phases.render_jobs import RenderJobs
+from storage_cleanup.phases.storage_files import clean_storage_files
 from storage_cleanup.phases.temp_files import clean_temp_files
-from storage_cleanup.request import RunOptions
+from storage_cleanup.request import RunOptions, Trigger
 from storage_cleanup.result import Phase, PhaseResult, RunResult, Status
 from storage_cleanup.settings import Settings
 from storage_cleanup.storage_url import Refusal, StorageObject, parse_storage_url
@@ -76,6 +78,8 @@ class _Run:
     breaker_reason: str | None = None
     backlog: Backlog | None = None
     _recorded: bool = False
+    _is_proved: bool = False
+    _judging: Lock = field(default_factory=Lock, repr=False)
 
     def skipped(self, why: str) -> RunResult:
         _log.warning("Cleanup cycle skipped: %s", why)
@@ -126,15 +130,23 @@ class _Run:
             _log.error("Nothing was deleted: %s", error, extra={"error": str(error)})
             self.results.update({phase: PhaseResult(error=str(error)) for phase in phases})
             return
-        if Phase.STORAGE_FILES in phases:
-            self.results[Phase.STORAGE_FILES] = self._storage_files()
-        if Phase.RENDER_JOBS in phases:
-            self.results[Phase.RENDER_JOBS] = self._render_jobs()
+        breaker = FailureBreaker(self.settings.max_failure_percent)
+        with self._rows(breaker) as rows:
+            if Phase.STORAGE_FILES in phases:
+                follow = rows.follow if Phase.RENDER_JOBS in phases else _leave_rows
+                self.results[Phase.STORAGE_FILES] = self._storage_files(breaker, follow)
+            if Phase.RENDER_JOBS in phases:
+                self.results[Phase.RENDER_JOBS] = self._render_jobs(rows)
 
     def _open(self) -> None:
-        """Prove that deleting is safe, then open the run."""
+        """Prove that deleting is safe, then open the run.
+
+        Who asks by hand learns at once whether the key is right. A scheduled run proves it before its first claim: when
+        it finds nothing to do, it needs no client for Storage, which would be a third of its time.
+        """
         self.database.assert_trust()
-        assert_same_project(self.store.buckets(), self.database.buckets(), self.settings.buckets)
+        if self.options.trigger is not Trigger.SCHEDULE:
+            self._assert_same_project()
         if self.options.override:
             plan = self.database.plan(UUID(self.options.override))
             assert_plan(plan, self._plan_options(), self._scope())
@@ -148,18 +160,27 @@ class _Run:
         )
         self._recorded = True
 
-    def _storage_files(self) -> PhaseResult:
-        pace, breaker = Pace(), FailureBreaker(self.settings.max_failure_percent)
+    def _rows(self, breaker: FailureBreaker) -> RenderJobs:
+        return RenderJobs(
+            self._order(),
+            database=self.database,
+            assert_may_delete=self._assert_may_delete,
+            stop=lambda: "breaker_open" if self.breaker_reason or breaker.reason else self.watch.stop_reason(),
+        )
+
+    def _storage_files(self, breaker: FailureBreaker, follow: Callable[[Sequence[UUID]], None]) -> PhaseResult:
+        pace = Pace()
         self.store.on_pushback = pace.slow_down
         result = clean_storage_files(
             self._order(),
             database=self.database,
             store=self.store,
             parse=self._parse,
-            assert_reference_set=self._assert_reference_set,
+            assert_may_delete=self._assert_may_delete,
             breaker=breaker,
             pace=pace,
             stop=self.watch.stop_reason,
+            on_gone=follow,
         )
         self.breaker_reason = self.breaker_reason or breaker.reason
         if self.options.dry_run:
@@ -168,15 +189,10 @@ class _Run:
             _log.info("Successfully deleted %d orphaned files", result.deleted, extra={"bytes": result.bytes})
         return result
 
-    def _render_jobs(self) -> PhaseResult:
+    def _render_jobs(self, rows: RenderJobs) -> PhaseResult:
+        result = rows.finish(self._budget_left())
         if self.breaker_reason:
-            return PhaseResult(error=str(BreakerOpenError(self.breaker_reason)))
-        result = clean_render_jobs(
-            self._order(),
-            database=self.database,
-            assert_reference_set=self._assert_reference_set,
-            stop=self.watch.stop_reason,
-        )
+            result.error = result.error or str(BreakerOpenError(self.breaker_reason))
         if self.options.dry_run:
             # In a real run the rows of the files that are planned above would follow them.
             followers = self.results.get(Phase.STORAGE_FILES, PhaseResult()).skipped["dry_run"]
@@ -187,12 +203,15 @@ class _Run:
             _log.info("Successfully deleted %d orphaned render job records", result.deleted)
         return result
 
-    def _order(self) -> Order:
+    def _budget_left(self) -> int:
         used = sum(result.deleted + result.would_delete + result.failed.total() for result in self.results.values())
+        return max(0, self.options.max_deletions - used)
+
+    def _order(self) -> Order:
         return Order(
             run=self.id,
             max_age=self.options.max_age,
-            budget=max(0, self.options.max_deletions - used),
+            budget=self._budget_left(),
             dry_run=self.options.dry_run,
             plan=self._plan_id(),
         )
@@ -200,20 +219,28 @@ class _Run:
     def _parse(self, url: str | None) -> StorageObject | Refusal:
         return parse_storage_url(url, origin=self.settings.supabase_url, buckets=self.settings.buckets)
 
-    def _assert_reference_set(self) -> None:
-        """Judge the set of saved assets by a count of this moment, once a run and only when there is work."""
-        if self.saved_assets is not None:
-            return
+    def _assert_may_delete(self) -> None:
+        """Prove key and project, and judge the set of saved assets: once a run, now, and only when there is work."""
+        with self._judging:
+            self._assert_same_project()
+            if self.saved_assets is None:
+                self._judge_reference_set()
+            if self.breaker_reason:
+                raise BreakerOpenError(self.breaker_reason)
+
+    def _assert_same_project(self) -> None:
+        if not self._is_proved:
+            assert_same_project(self.store.buckets(), self.database.buckets(), self.settings.buckets)
+            self._is_proved = True
+
+    def _judge_reference_set(self) -> None:
         before = self.database.last_saved_count()
         self.saved_assets = self.database.saved_count()
         reason = judge_reference_set(self.saved_assets, before, self.settings.max_saved_drop_percent)
-        if reason is None:
-            return
-        if self.options.dry_run or self.options.override:
+        if reason and (self.options.dry_run or self.options.override):
             _log.warning("The circuit breaker would be open: %s", reason, extra={"override": self.options.override})
-            return
-        self.breaker_reason = reason
-        raise BreakerOpenError(reason)
+        else:
+            self.breaker_reason = reason
 
     # -- the account -----------------------------------------------------------------------------------------------
 
@@ -283,6 +310,10 @@ class _Run:
 
     def _scope(self) -> dict[str, object]:
         return {"origin": self.settings.supabase_url, "buckets": sorted(self.settings.buckets)}
+
+
+def _leave_rows(jobs: Sequence[UUID]) -> None:
+    """Phase 3 is off: the rows stay, and a later run finds them."""
 
 
 def assert_same_project(in_storage: dict[str, datetime], in_database: list[Bucket], listed: tuple[str, ...]) -> None:

@@ -1,29 +1,19 @@
-"""The adapter to PostgreSQL: one connection an invocation, one short transaction a call.
-
-Nothing depends on a session, so it works through a pooler in transaction mode: no prepared statements, no session
-settings, no session locks; timeouts are set inside each transaction.
-"""
+"""The adapter to PostgreSQL for cycles: what a run asks, each call a short transaction."""
 
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.resources import as_file, files
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-import psycopg
-from psycopg import errors as pg
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import class_row
-
 from storage_cleanup import sql
-from storage_cleanup.errors import DatabaseError, UnsafeError
+from storage_cleanup.errors import UnsafeError
+from storage_cleanup.transactions import INSTALL, Transactions
 
 SCHEMA_VERSION = 1
 """The version of ``database/install.sql`` that this code was written for."""
@@ -35,11 +25,9 @@ FIRST_PAGE: Position = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 """A position before every candidate."""
 
 _log = logging.getLogger(__name__)
-_INSTALL = "run database/install.sql of this release as postgres"
-_CONNECT_SECONDS = 10
 _STATEMENT = timedelta(seconds=30)
 _LOCK = timedelta(seconds=5)
-_QUERIES = sql.load("cycle")
+_STATEMENTS = sql.load("cycle")
 _Row = TypeVar("_Row")
 
 
@@ -124,10 +112,9 @@ class _Nothing:
 
 
 class Database(AbstractContextManager["Database"]):
-    """What a run asks of PostgreSQL.
+    """What a run asks of PostgreSQL. Safe to use from several threads at once.
 
-    A lost connection fails the call that noticed; the next call makes a new one. No call is repeated by itself, because
-    nobody knows whether the lost one was committed: whatever it left is picked up by the next run.
+    Whatever a call leaves that got lost is picked up by the next run.
 
     Parameters
     ----------
@@ -148,8 +135,7 @@ class Database(AbstractContextManager["Database"]):
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._connection: psycopg.Connection[Any] | None = None
+        self._transactions = Transactions(url, _STATEMENTS)
         self.slowest_seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -161,10 +147,8 @@ class Database(AbstractContextManager["Database"]):
         self.close()
 
     def close(self) -> None:
-        """Close the connection; a later call would make a new one."""
-        if self._connection:
-            self._connection.close()
-            self._connection = None
+        """Close all connections; a later call would make a new one."""
+        self._transactions.close()
 
     # -- may anything be deleted? ----------------------------------------------------------------------------------
 
@@ -172,7 +156,7 @@ class Database(AbstractContextManager["Database"]):
         """Raise ``UnsafeError`` unless schema, guard and visibility are as they must be before anything is deleted."""
         version = self._value("schema_version")
         if version != SCHEMA_VERSION:
-            raise UnsafeError(f"schema storage_cleanup is version {version}, needed is {SCHEMA_VERSION}: {_INSTALL}")
+            raise UnsafeError(f"schema storage_cleanup is version {version}, needed is {SCHEMA_VERSION}: {INSTALL}")
         reasons = [row.value for row in self._rows(_Value, "distrust")]
         if reasons:
             raise UnsafeError("; ".join(reasons))
@@ -238,17 +222,30 @@ class Database(AbstractContextManager["Database"]):
     # -- candidates and claims -------------------------------------------------------------------------------------
 
     def due(
-        self, *, with_file: bool, max_age: timedelta, after: Position, size: int, plan: UUID | None
+        self,
+        run: UUID,
+        *,
+        with_file: bool,
+        max_age: timedelta,
+        after: Position,
+        size: int,
+        own_share: bool,
+        plan: UUID | None,
     ) -> list[Candidate]:
-        """Return the next ``size`` candidates after a position, oldest first; with a plan, its jobs."""
+        """Return the next ``size`` candidates after a position, oldest first; with a plan, its jobs.
+
+        ``own_share`` leaves those out that fall to other runs at work.
+        """
         return self._rows(
             Candidate,
             "due",
+            run=run,
             with_file=with_file,
             max_age=max_age,
             after_since=after[0],
             after_job=after[1],
             size=size,
+            own_share=own_share,
             plan=plan,
         )
 
@@ -288,9 +285,17 @@ class Database(AbstractContextManager["Database"]):
         """Look which objects are gone and mark their claims; count an attempt, with its error, for the others."""
         return self._rows(Settled, "settle", run=run, jobs=list(jobs), error=error)
 
-    def delete_rows(self, run: UUID, *, size: int, after: UUID, dry_run: bool) -> list[RowOutcome]:
-        """Delete the next rows whose file is known to be gone."""
-        return self._rows(RowOutcome, "delete_rows", run=run, size=size, after_job=after, dry_run=dry_run)
+    def give_back(self, run: UUID, jobs: Sequence[UUID]) -> int:
+        """Release claims whose removal was never asked for; returns how many this run still had."""
+        return int(self._rows(_Value, "give_back", run=run, jobs=list(jobs))[0].value)
+
+    def leftover_rows(self, run: UUID, *, size: int, after: UUID) -> list[UUID]:
+        """Return the next jobs whose file is known to be gone, and whose row other runs have left."""
+        return [row.value for row in self._rows(_Value, "leftover_rows", run=run, size=size, after_job=after)]
+
+    def delete_rows(self, run: UUID, jobs: Sequence[UUID]) -> list[RowOutcome]:
+        """Delete the rows of those of these jobs whose file is known to be gone."""
+        return self._rows(RowOutcome, "delete_rows", run=run, jobs=list(jobs))
 
     def claim_fileless(
         self, run: UUID, jobs: Sequence[UUID], *, max_age: timedelta, dry_run: bool, plan: UUID | None
@@ -310,98 +315,7 @@ class Database(AbstractContextManager["Database"]):
 
     def _rows(self, row: type[_Row], query: str, *, timeout: timedelta = _STATEMENT, **parameters: Any) -> list[_Row]:
         started = time.monotonic()
-        limits = {"statement_ms": _milliseconds(timeout), "lock_ms": _milliseconds(_LOCK)}
         try:
-            with translated(query):
-                connection = self._connected()
-                cursor = connection.cursor(row_factory=class_row(row))
-                # Timeouts and statement travel together; begin and commit are round trips of their own.
-                with connection.pipeline(), connection.transaction():
-                    connection.execute(_QUERIES["limit_time"], limits)
-                    cursor.execute(_QUERIES[query], parameters)
-                return cursor.fetchall()
+            return self._transactions.run(row, query, statement_timeout=timeout, lock_timeout=_LOCK, **parameters)
         finally:
             self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)
-
-    def _connected(self) -> psycopg.Connection[Any]:
-        if self._connection is None or self._connection.closed or self._connection.broken:
-            self._connection = connect(self._url)
-        return self._connection
-
-
-@contextmanager
-def translated(query: str) -> Iterator[None]:
-    """Turn what the driver raises into the package's errors, in this one place.
-
-    Raises
-    ------
-    UnsafeError
-        The schema, the role or the server isn't one that anything may be deleted with; the message says what to do.
-    DatabaseError
-        Anything else: no connection, a timeout, a failed statement.
-    """
-    try:
-        yield
-    except (pg.UndefinedFunction, pg.InvalidSchemaName, pg.UndefinedTable, pg.UndefinedColumn) as error:
-        raise UnsafeError(
-            f"schema storage_cleanup is missing or another version ({_first_line(error)}): {_INSTALL}"
-        ) from error
-    except pg.ObjectNotInPrerequisiteState as error:
-        raise UnsafeError(_first_line(error)) from error
-    except pg.InsufficientPrivilege as error:
-        raise UnsafeError(
-            f"the role of database/url lacks a right ({_first_line(error)}): use postgres or storage_cleanup_worker"
-        ) from error
-    except pg.ReadOnlySqlTransaction as error:
-        raise UnsafeError("the database is read-only: use the primary's address in database/url") from error
-    except psycopg.Error as error:
-        raise DatabaseError(f"{query}: {_first_line(error)}") from error
-
-
-def connect(url: str) -> psycopg.Connection[Any]:
-    """Connect as a run does: TLS verified, short timeouts, read committed, nothing prepared on the server.
-
-    Without an ``sslmode`` of its own, and always unless the host is this machine, the server's certificate and name are
-    verified (``verify-full``) against Supabase's root certificate, or against ``sslrootcert`` where the URL names one.
-    The certificate is "Supabase Root 2021 CA", SHA-256 80:70:25:AD…72:E6:CA:FA, valid to April 2031; it is the one that
-    the dashboard offers under Database → SSL Configuration.
-    """
-    given = conninfo_to_dict(url)
-    with as_file(files("storage_cleanup") / "supabase-root-2021-ca.crt") as root:
-        tls: dict[str, Any] = {}
-        if not (is_loopback(str(given.get("host") or "")) and "sslmode" in given):
-            tls = {"sslmode": "verify-full", "sslrootcert": given.get("sslrootcert", str(root))}
-        if is_loopback(str(given.get("host") or "")) and "sslmode" not in given:
-            tls = {"sslmode": "prefer"}
-        connection = psycopg.connect(
-            url,
-            prepare_threshold=None,
-            connect_timeout=_CONNECT_SECONDS,
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
-            tcp_user_timeout=20_000,
-            application_name="storage-cleanup",
-            **tls,
-        )
-    # Said in every BEGIN: a role or database may default to another level, and the claim relies on this one.
-    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    return connection
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine (a socket directory counts)."""
-    if host == "localhost" or host.startswith("/"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _milliseconds(duration: timedelta) -> str:
-    return str(max(1, round(duration.total_seconds() * 1000)))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -9,15 +9,13 @@ from datetime import date, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import psycopg
-from psycopg.rows import class_row
-
 from storage_cleanup import sql
-from storage_cleanup.database import SCHEMA_VERSION, connect, translated
+from storage_cleanup.database import SCHEMA_VERSION
 from storage_cleanup.errors import DatabaseError, UnsafeError
 from storage_cleanup.health import Finding
+from storage_cleanup.transactions import Transactions
 
-_QUERIES = sql.load("health")
+_STATEMENTS = sql.load("health")
 _LOCK = timedelta(seconds=5)
 _SHORTEST = 0.5  # seconds; a statement with less would only be cancelled
 _Row = TypeVar("_Row")
@@ -221,9 +219,8 @@ class Observer(AbstractContextManager["Observer"]):
     """
 
     def __init__(self, url: str, *, seconds: float) -> None:
-        self._url = url
         self._end = time.monotonic() + seconds
-        self._connection: psycopg.Connection[Any] | None = None
+        self._transactions = Transactions(url, _STATEMENTS, read_only=True)
 
     def __enter__(self) -> Self:
         return self
@@ -231,8 +228,7 @@ class Observer(AbstractContextManager["Observer"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection:
-            self._connection.close()
+        self._transactions.close()
 
     # -- health ----------------------------------------------------------------------------------------------------
 
@@ -364,20 +360,9 @@ class Observer(AbstractContextManager["Observer"]):
         left = self._end - time.monotonic()
         if left < _SHORTEST:
             raise DatabaseError(f"{query}: there was no time left")
-        limits = {"statement_ms": str(round(left * 1000)), "lock_ms": str(round(_LOCK.total_seconds() * 1000))}
-        with translated(query):
-            connection = self._connected()
-            cursor = connection.cursor(row_factory=class_row(row))
-            with connection.pipeline(), connection.transaction():
-                connection.execute(_QUERIES["limit_time"], limits)
-                cursor.execute(_QUERIES[query], parameters)
-            return cursor.fetchall()
-
-    def _connected(self) -> psycopg.Connection[Any]:
-        if self._connection is None or self._connection.closed or self._connection.broken:
-            self._connection = connect(self._url)
-            self._connection.read_only = True
-        return self._connection
+        return self._transactions.run(
+            row, query, statement_timeout=timedelta(seconds=left), lock_timeout=_LOCK, **parameters
+        )
 
 
 def _functions_in(statements: Collection[str]) -> set[str]:

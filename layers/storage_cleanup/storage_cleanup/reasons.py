@@ -28,6 +28,7 @@ MEANINGS: Mapping[str, str] = {
     "not_in_plan": "it isn't in the plan that the override names",
     "rendered_again": "the job was rendered again, or its file was uploaded again",
     "taken_over": "another run finished it meanwhile",
+    "given_back": "the run had to stop before it asked Storage; it may be saved again, or a later run takes it",
     "dry_run": "this is a dry run; a real one would delete it",
     # Rows that stay.
     "foreign_key": "a foreign key of another table protects the row",
@@ -47,6 +48,7 @@ MEANINGS: Mapping[str, str] = {
     "limit_reached": "limits/max-deletions-per-run was reached; the next run goes on",
     "time_is_short": "the invocation's time was running out; the next run goes on",
     "disabled": "the parameter enabled was switched off",
+    "breaker_open": "the circuit breaker opened",
     "switch_unreadable": "the parameter enabled couldn't be read",
 }
 

@@ -40,7 +40,7 @@ class PhaseResult:
     bytes
         Size of what was deleted (in a dry run: of what would be).
     seconds
-        Wall-clock time of the phase.
+        Time that the phase was at work; phases 2 and 3 work side by side.
     would_delete
         Dry run only: how many things a real run would have tried to delete; they count as skipped (``dry_run``).
     stopped
@@ -58,6 +58,20 @@ class PhaseResult:
     would_delete: int = 0
     stopped: str | None = None
     error: str | None = None
+
+    def __add__(self, other: "PhaseResult") -> "PhaseResult":
+        """Return the account of two parts of a phase."""
+        return PhaseResult(
+            deleted=self.deleted + other.deleted,
+            already_missing=self.already_missing + other.already_missing,
+            skipped=self.skipped + other.skipped,
+            failed=self.failed + other.failed,
+            bytes=self.bytes + other.bytes,
+            seconds=self.seconds + other.seconds,
+            would_delete=self.would_delete + other.would_delete,
+            stopped=self.stopped or other.stopped,
+            error=self.error or other.error,
+        )
 
     @property
     def planned(self) -> int:

@@ -10,6 +10,7 @@ from storage_cleanup.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)
 _SWITCH_SECONDS = 1.0
+_MOMENT_SECONDS = 0.5
 
 
 class Watch:
@@ -69,12 +70,15 @@ class Watch:
 class Pace:
     """Requests in flight: one more after each round that went well, half as many when the server pushes back.
 
-    Additive increase, multiplicative decrease: what the server can bear is found out, not configured.
+    Additive increase, multiplicative decrease: what the server can bear is found out, not configured. What is pushed
+    back within a moment of a decrease was sent before it, and says nothing about the new pace.
     """
 
     most: int = 8
     limit: int = 8
+    clock: Callable[[], float] = time.monotonic
     _successes: int = 0
+    _decreased_at: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def speed_up(self) -> None:
@@ -87,4 +91,7 @@ class Pace:
     def slow_down(self) -> None:
         """Note that the server asked to be asked less."""
         with self._lock:
+            if self.clock() - self._decreased_at < _MOMENT_SECONDS:
+                return
             self.limit, self._successes = max(1, self.limit // 2), 0
+            self._decreased_at = self.clock()

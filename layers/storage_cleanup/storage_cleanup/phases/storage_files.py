@@ -1,48 +1,37 @@
 """Phase 2: files of completed jobs that are old enough and that nobody saved.
 
-Three stages overlap: the next batch is claimed and finished ones are settled while requests are under way. A file is
-only ever asked for after its claim has been committed, and counts as gone only when ``storage.objects`` says so.
+Three stages overlap, each in threads of its own: pages are claimed ahead, requests are under way, and those that have
+ended are confirmed. A file is only ever asked for after its claim has been committed, and counts as gone only when
+``storage.objects`` says so.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
 from storage_cleanup.breaker import FailureBreaker
 from storage_cleanup.database import FIRST_PAGE, Candidate, Database, Position, Verdict
 from storage_cleanup.errors import BreakerOpenError, DatabaseError, ObjectStoreError, StorageCleanupError
 from storage_cleanup.object_store import BATCH_SIZE, ObjectStore, Removal
+from storage_cleanup.phases.order import Order
 from storage_cleanup.result import PhaseResult
 from storage_cleanup.storage_url import Refusal, StorageObject
 from storage_cleanup.watch import Pace
 
 _log = logging.getLogger(__name__)
-_GOING = frozenset({"claimed", "already_missing"})
+_PAGES_AHEAD = 2
+"""Pages that are claimed while others are removed: enough for requests that end together."""
 
-
-@dataclass(frozen=True)
-class Order:
-    """What the run may do in this phase.
-
-    Attributes
-    ----------
-    budget
-        Most objects to delete.
-    plan
-        Only the jobs of this dry run, or None for all.
-    """
-
-    run: UUID
-    max_age: timedelta
-    budget: int
-    dry_run: bool
-    plan: UUID | None
+_STAYING = frozenset({"locked", "job_changed"})
+"""Kept, and not parked: the candidate is still due."""
 
 
 def clean_storage_files(
@@ -51,10 +40,11 @@ def clean_storage_files(
     database: Database,
     store: ObjectStore,
     parse: Callable[[str | None], StorageObject | Refusal],
-    assert_reference_set: Callable[[], None],
+    assert_may_delete: Callable[[], None],
     breaker: FailureBreaker,
     pace: Pace,
     stop: Callable[[], str | None],
+    on_gone: Callable[[Sequence[UUID]], None],
 ) -> PhaseResult:
     """Remove the files of orphans, and account for every candidate that was looked at.
 
@@ -62,64 +52,85 @@ def clean_storage_files(
     ----------
     parse
         Tells which object an ``output_url`` means, or why it is left alone.
-    assert_reference_set
-        Raises ``BreakerOpenError`` unless the set of saved assets can be trusted; called only when there is work.
+    assert_may_delete
+        Raises unless key, project and the set of saved assets can be trusted; called only when there is work.
     stop
         Returns a reason to take no more work, or None.
+    on_gone
+        Called with jobs whose file is known to be gone, so that their rows may follow.
     """
     started = time.monotonic()
-    phase = _StorageFiles(order, database, store, parse, assert_reference_set, breaker, pace, stop)
-    phase.run()
-    phase.result.seconds = time.monotonic() - started
-    return phase.result
+    claims = _Claims(order, database, parse, assert_may_delete, breaker, stop)
+    removals = _Removals(order, database, store, breaker, pace, stop, on_gone)
+    removals.carry_out(claims)
+    result = claims.result + removals.result
+    result.seconds = time.monotonic() - started
+    return result
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What one look at the database has brought.
+
+    Attributes
+    ----------
+    claims
+        Files to remove.
+    gone
+        Jobs that have been claimed and whose file is gone already.
+    is_adopted
+        An earlier run made the claims; nobody knows what it has asked Storage for.
+    """
+
+    claims: Sequence[Verdict] = ()
+    gone: Sequence[UUID] = ()
+    is_adopted: bool = False
 
 
 @dataclass
-class _StorageFiles:
+class _Claims:
+    """The first stage: finds candidates, has the database decide, and says what is kept and why."""
+
     order: Order
     database: Database
-    store: ObjectStore
     parse: Callable[[str | None], StorageObject | Refusal]
-    assert_reference_set: Callable[[], None]
+    assert_may_delete: Callable[[], None]
     breaker: FailureBreaker
-    pace: Pace
     stop: Callable[[], str | None]
     result: PhaseResult = field(default_factory=PhaseResult)
     _after: Position = FIRST_PAGE
+    _own_share: bool = True
     _taken: int = 0
     _counted: set[UUID] = field(default_factory=set)
-    _in_flight: dict[Future[Removal], Sequence[Verdict]] = field(default_factory=dict)
+    _looked_at: set[UUID] = field(default_factory=set)
 
-    def run(self) -> None:
-        with ThreadPoolExecutor(self.pace.most, "remove") as threads:
-            try:
-                for batch in self._batches():
-                    for bucket, claims in groupby(sorted(batch, key=attrgetter("bucket_id")), attrgetter("bucket_id")):
-                        self._make_room()
-                        self._send(threads, bucket, list(claims))
-            except StorageCleanupError as error:
-                self._give_up(error)
-            finally:
-                self._drain()
-        if self.breaker.reason and not self.result.error:
-            self._give_up(BreakerOpenError(self.breaker.reason))
+    def pages(self) -> Iterator[_Page]:
+        """Yield claims to carry out, first those that an earlier run left behind; with a plan, its jobs only.
 
-    # -- what to remove --------------------------------------------------------------------------------------------
-
-    def _batches(self) -> Iterator[list[Verdict]]:
-        """Yield claims to carry out, first those that an earlier run left behind; with a plan, its jobs only."""
+        While several runs are at work, each looks through its own share first, and then for what others have left.
+        """
         if not self.order.dry_run and self.order.plan is None:
             while not self._must_stop() and (adopted := self.database.adopt(self.order.run, self._page_size())):
-                self.assert_reference_set()
-                yield self._take(adopted)
-        while not self._must_stop() and (page := self._due(self._page_size())):
-            self.assert_reference_set()
-            self._after = (page[-1].since, page[-1].job_id)
-            yield self._claim(page)
+                self.assert_may_delete()
+                yield self._take(adopted, is_adopted=True)
+        for self._own_share in (True, False):
+            self._after = FIRST_PAGE
+            while not self._must_stop() and (page := self._due(self._page_size())):
+                self.assert_may_delete()
+                self._after = (page[-1].since, page[-1].job_id)
+                yield self._claim([candidate for candidate in page if candidate.job_id not in self._looked_at])
+            if self.order.dry_run or self.order.plan:  # they see all at once
+                return
 
     def _due(self, size: int) -> list[Candidate]:
         return self.database.due(
-            with_file=True, max_age=self.order.max_age, after=self._after, size=size, plan=self.order.plan
+            self.order.run,
+            with_file=True,
+            max_age=self.order.max_age,
+            after=self._after,
+            size=size,
+            own_share=self._own_share and not self.order.dry_run,
+            plan=self.order.plan,
         )
 
     def _page_size(self) -> int:
@@ -134,7 +145,7 @@ class _StorageFiles:
             return True
         return self.result.stopped is not None
 
-    def _claim(self, page: Sequence[Candidate]) -> list[Verdict]:
+    def _claim(self, page: Sequence[Candidate]) -> _Page:
         keys: dict[UUID, str] = {}
         kept: dict[UUID, str] = {}
         for candidate in page:
@@ -148,7 +159,7 @@ class _StorageFiles:
                 keys[candidate.job_id] = target.key
         self._keep(kept)
         if not keys:
-            return []
+            return _Page()
         return self._take(
             self.database.claim(
                 self.order.run, keys, max_age=self.order.max_age, dry_run=self.order.dry_run, plan=self.order.plan
@@ -162,9 +173,9 @@ class _StorageFiles:
         if kept and not self.order.dry_run:
             self.database.park(kept, self.order.max_age)
 
-    def _take(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """Account for what is kept or gone already, and return the claims whose file is to be removed."""
-        claimed = []
+    def _take(self, verdicts: Sequence[Verdict], *, is_adopted: bool = False) -> _Page:
+        """Account for what is kept or gone already, and hand on what is to be done."""
+        claimed, gone = [], []
         for verdict in verdicts:
             if verdict.job_id in self._counted:
                 continue
@@ -172,20 +183,23 @@ class _StorageFiles:
                 claimed.append(verdict)
             elif verdict.outcome == "already_missing" and not self.order.dry_run:
                 self.result.already_missing += 1
+                gone.append(verdict.job_id)
             elif verdict.outcome == "already_missing":
                 self.result.skipped["dry_run"] += 1
             elif verdict.outcome == "stuck":
                 self.result.failed["stuck"] += 1
             else:
                 self.result.skipped[verdict.outcome] += 1
+                if verdict.outcome in _STAYING:
+                    self._looked_at.add(verdict.job_id)
         files = len(_one_an_object(claimed))
         self._taken += files
         if self.order.dry_run:
             self._plan(claimed)
-            return []
+            return _Page()
         if claimed:
             _log.info("Cleaning up %d orphaned Supabase files", files, extra={"files": files})
-        return claimed
+        return _Page(claimed, gone, is_adopted)
 
     def _plan(self, claimed: Sequence[Verdict]) -> None:
         """Count what a real run would ask for. A job that shares its file can turn up on a later page again."""
@@ -195,11 +209,71 @@ class _StorageFiles:
             self.result.bytes += claim.bytes
         self.result.skipped["dry_run"] += len(claimed)
 
+
+@dataclass
+class _Removals:
+    """The second and the third stage: has files removed, and confirms that they are gone."""
+
+    order: Order
+    database: Database
+    store: ObjectStore
+    breaker: FailureBreaker
+    pace: Pace
+    stop: Callable[[], str | None]
+    on_gone: Callable[[Sequence[UUID]], None]
+    result: PhaseResult = field(default_factory=PhaseResult)
+    _ahead: deque[Future[_Page | None]] = field(default_factory=deque)
+    _in_flight: dict[Future[Removal], Sequence[Verdict]] = field(default_factory=dict)
+
+    def carry_out(self, claims: _Claims) -> None:
+        """Remove everything that is claimed; what a stop or an error leaves unsent is given back."""
+        pages = claims.pages()
+        try:
+            first = next(pages, None)  # an idle run needs no threads, and no second connection
+        except StorageCleanupError as error:
+            self._give_up(error)
+            return
+        if first is None:
+            return
+        with ThreadPoolExecutor(1, "claim") as claiming, ThreadPoolExecutor(self.pace.most, "remove") as removing:
+            self._ahead.extend(claiming.submit(next, pages, None) for _ in range(_PAGES_AHEAD))
+            try:
+                self._remove(removing, first)
+                while (page := self._next_page()) is not None:
+                    self._ahead.append(claiming.submit(next, pages, None))
+                    self._remove(removing, page)
+            except StorageCleanupError as error:
+                self._give_up(error)
+            finally:
+                self._give_back_what_is_ahead()
+                self._drain()
+        if self.breaker.reason and not self.result.error:
+            self._give_up(BreakerOpenError(self.breaker.reason))
+
+    def _next_page(self) -> _Page | None:
+        """Return the next page of claims; what ends meanwhile is confirmed meanwhile."""
+        while not self._ahead[0].done():
+            self._confirm_what_has_ended({self._ahead[0], *self._in_flight})
+        return self._ahead.popleft().result()
+
     # -- removing --------------------------------------------------------------------------------------------------
 
-    def _make_room(self) -> None:
-        while len(self._in_flight) >= self.pace.limit:
-            self._settle_next()
+    def _remove(self, threads: ThreadPoolExecutor, page: _Page) -> None:
+        if page.gone:
+            self.on_gone(page.gone)
+        unsent = list(page.claims)
+        try:
+            for bucket, claims in groupby(sorted(page.claims, key=attrgetter("bucket_id")), attrgetter("bucket_id")):
+                while len(self._in_flight) >= self.pace.limit:
+                    self._confirm_what_has_ended(self._in_flight)
+                self.result.stopped = self.stop()
+                if self.breaker.reason or self.result.stopped:
+                    break
+                self._send(threads, bucket, list(claims))
+                unsent = [claim for claim in unsent if claim.bucket_id != bucket]
+        finally:
+            if unsent and not page.is_adopted:
+                self._give_back(unsent)
 
     def _send(self, threads: ThreadPoolExecutor, bucket: str, claims: Sequence[Verdict]) -> None:
         names = [str(claim.object_name) for claim in _one_an_object(claims)]
@@ -208,27 +282,46 @@ class _StorageFiles:
             request = threads.submit(self.store.remove, bucket, sorted(batch))
             self._in_flight[request] = [claim for claim in claims if claim.object_name in batch]
 
+    def _give_back_what_is_ahead(self) -> None:
+        for future in self._ahead:
+            if future.cancel():
+                continue
+            with suppress(StorageCleanupError):
+                page = future.result()
+                if page and not page.is_adopted:
+                    self._give_back(page.claims)
+
+    def _give_back(self, claims: Sequence[Verdict]) -> None:
+        """Release claims that Storage was never asked for. Where that fails, the next run adopts them."""
+        if not claims:
+            return
+        with suppress(DatabaseError):
+            given_back = self.database.give_back(self.order.run, [claim.job_id for claim in claims])
+            self.result.skipped["given_back"] += given_back
+
+    # -- confirming ------------------------------------------------------------------------------------------------
+
     def _drain(self) -> None:
         while self._in_flight:
             try:
-                self._settle_next()
+                self._confirm_what_has_ended(self._in_flight)
             except StorageCleanupError as error:
                 self._give_up(error)
 
-    def _settle_next(self) -> None:
-        """Wait for a request and look which of its objects are gone."""
-        done, _ = wait(self._in_flight, return_when=FIRST_COMPLETED)
-        for request in done:
+    def _confirm_what_has_ended(self, awaited: Collection[Future[Any]]) -> None:
+        """Wait for one of these, and look which objects of the requests among them are gone."""
+        done, _ = wait(awaited, return_when=FIRST_COMPLETED)
+        for request in done & self._in_flight.keys():
             claims = self._in_flight.pop(request)
             try:
                 removal, refusal = request.result(), None
             except ObjectStoreError as error:  # the key was refused: nothing of this batch was removed
                 removal, refusal = Removal(failed={str(claim.object_name): error for claim in claims}), error
-            self._settle(claims, removal)
+            self._confirm(claims, removal)
             if refusal:
                 raise refusal
 
-    def _settle(self, claims: Sequence[Verdict], removal: Removal) -> None:
+    def _confirm(self, claims: Sequence[Verdict], removal: Removal) -> None:
         if not removal.failed:
             self.pace.speed_up()
         cause = next(iter(removal.failed.values()), None)
@@ -256,6 +349,8 @@ class _StorageFiles:
         if failures:
             _log.warning("%d files could not be removed", failures, extra={"error": str(cause), "files": failures})
         self.breaker.record(attempted=len(claims), failed=failures)
+        if rows := [job for job, is_gone in gone.items() if is_gone]:
+            self.on_gone(rows)
 
     def _give_up(self, error: StorageCleanupError) -> None:
         self.result.error = self.result.error or str(error)

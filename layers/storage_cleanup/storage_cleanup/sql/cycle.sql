@@ -1,10 +1,6 @@
 -- What a run asks of the database, each a named block. The work is done in functions of database/install.sql, because
 -- the worker's role may do nothing else; all of it is safe behind a pooler in transaction mode.
 
--- name: limit_time
--- Timeouts for the rest of the transaction.
-select set_config('statement_timeout', %(statement_ms)s, true), set_config('lock_timeout', %(lock_ms)s, true);
-
 -- name: schema_version
 select storage_cleanup.schema_version() as value;
 
@@ -36,7 +32,8 @@ select storage_cleanup.count_saved() as value;
 
 -- name: due
 select job_id, since, output_url, gone
-from storage_cleanup.due(%(with_file)s, %(max_age)s, %(after_since)s, %(after_job)s, %(size)s, %(plan)s);
+from storage_cleanup.due(
+    %(run)s, %(with_file)s, %(max_age)s, %(after_since)s, %(after_job)s, %(size)s, %(own_share)s, %(plan)s);
 
 -- name: park
 select storage_cleanup.park(%(jobs)s::uuid[], %(reasons)s::text[], %(max_age)s);
@@ -51,8 +48,14 @@ select job_id, outcome, bucket_id, object_name, bytes from storage_cleanup.adopt
 -- name: settle
 select job_id, gone from storage_cleanup.settle(%(run)s, %(jobs)s::uuid[], %(error)s);
 
+-- name: give_back
+select storage_cleanup.give_back(%(run)s, %(jobs)s::uuid[]) as value;
+
+-- name: leftover_rows
+select storage_cleanup.leftover_rows(%(run)s, %(after_job)s, %(size)s) as value;
+
 -- name: delete_rows
-select job_id, outcome, detail from storage_cleanup.delete_rows(%(run)s, %(size)s, %(after_job)s, %(dry_run)s);
+select job_id, outcome, detail from storage_cleanup.delete_rows(%(run)s, %(jobs)s::uuid[]);
 
 -- name: claim_fileless
 select job_id, outcome, detail
@@ -60,8 +63,7 @@ from storage_cleanup.claim_fileless(%(run)s, %(jobs)s::uuid[], %(max_age)s, %(dr
 
 -- name: backlog
 -- What waits for the next run, and the claims that keep failing.
-select storage_cleanup.remaining(%(max_age)s) as remaining,
-       (select count(*) from storage_cleanup.deletion where state = 'claimed' and attempts >= 3) as stuck;
+select storage_cleanup.remaining(%(max_age)s) as remaining, (select stuck from storage_cleanup.unfinished()) as stuck;
 
 -- name: reconcile_if_due
 -- Once a day: finds what the triggers missed. NULL when it isn't time yet.

@@ -1,10 +1,6 @@
 -- What health and reports ask of the database; all of it in read-only transactions. What the worker may not read itself
 -- is read by the functions of section 7 in database/install.sql.
 
--- name: limit_time
--- Timeouts for the rest of the transaction.
-select set_config('statement_timeout', %(statement_ms)s, true), set_config('lock_timeout', %(lock_ms)s, true);
-
 -- name: schema_version
 select storage_cleanup.schema_version() as value;
 
