@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 from benchmarks import figures, remote
 from benchmarks.cold_start import cold_start
+from benchmarks.cost import cost
 from benchmarks.figures import Figure
 from benchmarks.inserts import insert_overhead
 from benchmarks.project import Ground, embedded
@@ -40,6 +41,7 @@ EMBEDDED: Mapping[str, Callable[..., Iterator[Figure]]] = {
     "history": history,
     "memory": memory,
     "cold_start": cold_start,
+    "cost": cost,
     "insert_overhead": insert_overhead,
 }
 

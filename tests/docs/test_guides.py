@@ -22,7 +22,8 @@ from storage_cleanup.settings import Settings
 from tests.conftest import Servers
 
 DOCS = ROOT / "docs"
-GUIDES = ("testing", "monitoring", "emergency")
+GUIDES = ("testing", "deployment", "monitoring", "emergency")
+REMOVING = frozenset({"deployment", "emergency"})  # they end with how to remove the system
 ROLES = {"postgres": "postgres", "worker": "storage_cleanup_worker"}
 SYMPTOMS = ("No cycles", "Files not going", "Database errors", "Saved assets affected", "Storage spike")
 _BLOCK = re.compile(r"^```(\w*) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -83,8 +84,8 @@ class Reader:
             connection.execute(block.text.encode())
 
     def _shell(self, block: Block) -> None:
-        for line in block.text.splitlines():
-            words = shlex.split(line)
+        for line in block.text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
             name = words[0] if words[0] != "aws" else " ".join(words[:3])
             assert name in self._commands, f"{block}: nobody runs {name}"
             self._commands[name](words[len(name.split()) :])
@@ -95,9 +96,23 @@ class Reader:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"make {target}"
         for variable in variables:
             name, _, value = variable.partition("=")
-            assert name in {"EVENT", "STAGE"}
+            assert name in {"EVENT", "STAGE", "DEPLOY_FLAGS"}
             if name == "EVENT":
                 self._send(json.loads((ROOT / value).read_text()))
+            elif name == "STAGE":
+                assert f"[{value}.deploy.parameters]" in (ROOT / "samconfig.toml").read_text()
+            else:
+                self._assert_deploy_flags(shlex.split(value))
+
+    @staticmethod
+    def _assert_deploy_flags(words: list[str]) -> None:
+        option, *overrides = words
+        assert option == "--parameter-overrides"
+        head, _, _ = (ROOT / "template.yaml").read_text().partition("\nResources:")
+        for override in overrides:
+            name, _, value = override.partition("=")
+            assert value
+            assert re.search(rf"^  {name}:$", head, re.MULTILINE), f"template.yaml has no parameter {name}"
 
     def _psql(self, words: list[str]) -> None:
         address, option, file = words
@@ -136,12 +151,14 @@ class Reader:
         parser = argparse.ArgumentParser(exit_on_error=False)
         parser.add_argument("--function-name", required=True)
         parser.add_argument("--cli-binary-format", choices=["raw-in-base64-out"], required=True)
+        parser.add_argument("--cli-read-timeout", type=int)
         parser.add_argument("--payload", required=True)
         parser.add_argument("answer")
         given = parser.parse_args(words)
         match = _RESOURCE.match(given.function_name)
         assert match
-        event = json.loads(given.payload)
+        file = given.payload.removeprefix("file://")
+        event = json.loads(given.payload if file == given.payload else (ROOT / file).read_text())
         assert match[2] == function_for(event), "the event goes to the function that takes it"
         self._send(event)
 
@@ -183,6 +200,13 @@ def test_everything_in_it_runs(servers: Servers, guide: str, tmp_path: Path) -> 
         assert all(people.download(render) == render.content for render in saved), (
             "whatever a guide does, saved files stay"
         )
+        assert _is_installed(servers) == (guide not in REMOVING)
+
+
+def _is_installed(servers: Servers) -> bool:
+    with servers.database.connect() as connection:
+        row = connection.execute("select to_regnamespace('storage_cleanup') is not null").fetchone()
+    return row == (True,)
 
 
 def test_the_emergency_guide_has_a_section_for_each_symptom() -> None:

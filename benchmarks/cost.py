@@ -1,0 +1,128 @@
+"""What it costs: dollars for a million orphans, and for a month in which there are none.
+
+Measured are the seconds and the CPU seconds of whole invocations of the real handler, what they log, and how many
+metrics they emit; the prices are AWS's list prices of us-east-1, without the free tier. docs/cost.md has the formula.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks.figures import Figure
+from benchmarks.handler import HANDLER, environment_for, output_of
+from benchmarks.project import EmbeddedProject, Ground
+from local.postgres import ROOT
+from local.stack import PARAMETER_DEFAULTS
+
+GB_SECOND = 0.0000133334  # Lambda on arm64
+INVOCATION = 0.20 / 1_000_000
+LOGGED_GB = 0.50
+METRIC_MONTH = 0.30
+ALARM_MONTH = 0.10
+
+_MONTH_MINUTES = 730 * 60
+_MEMORY_MB = 512  # of the cleanup function in template.yaml
+_MB_OF_A_CPU = 1769  # Lambda gives CPU in proportion to memory; with so much, a function has one
+_LIMIT = int(PARAMETER_DEFAULTS["limits/max-deletions-per-run"])
+#: What makes the emulator as fast as a real server was, see ``vs_ceiling_at_real_pace``.
+_REAL_PACE_MS = 600
+
+_PROGRAM = f"""
+import time
+wall, cpu = time.perf_counter(), time.process_time()
+def measured():
+    global wall, cpu
+    print("MEASURED", time.perf_counter() - wall, time.process_time() - cpu)
+    wall, cpu = time.perf_counter(), time.process_time()
+{HANDLER}
+measured()
+answer()
+measured()
+answer()
+measured()
+"""
+"""The init phase, and two invocations."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an init phase or an invocation took.
+
+    Attributes
+    ----------
+    logged
+        Bytes that it wrote, metrics included.
+    metrics
+        Distinct metrics that it emitted: names, each with its dimensions.
+    """
+
+    wall_seconds: float
+    cpu_seconds: float
+    logged: int
+    metrics: frozenset[str]
+
+    @property
+    def billed_seconds(self) -> float:
+        """Seconds on Lambda: waiting takes as long, but computing has a share of a CPU only."""
+        return max(0.0, self.wall_seconds - self.cpu_seconds) + self.cpu_seconds * _MB_OF_A_CPU / _MEMORY_MB
+
+    @property
+    def dollars(self) -> float:
+        """Lambda's price of it, and that of its log."""
+        return self.billed_seconds * _MEMORY_MB / 1024 * GB_SECOND + self.logged / 1_000_000_000 * LOGGED_GB
+
+
+def cost(ground: Ground, *, quick: bool) -> Iterator[Figure]:
+    """Invoke the handler with as much to do as a cycle may, and with nothing."""
+    count = 1000 if quick else _LIMIT
+    with ground.project() as project, environment_for(ground, project) as environment:
+        project.seed(0, saved=100)
+        output_of(_PROGRAM, environment)  # once for the bytecode and the caches
+        init, first, warm = _parts(output_of(_PROGRAM, environment))
+        project.seed(count, stored=False)
+        project.slow_down(_REAL_PACE_MS)
+        _, busy, _ = _parts(output_of(_PROGRAM, environment))
+        _assert_drained(project)
+    cycles = 1_000_000 / count
+    million = cycles * (INVOCATION + init.dollars + busy.dollars)
+    note = f"{busy.billed_seconds:.1f} s billed ({busy.cpu_seconds:.2f} s CPU), {busy.logged / 1000:.0f} kB logged"
+    yield Figure("usd_per_million_orphans", (million,), None, f"{cycles:.0f} cold cycles of {count:,}: {note}")
+    # Lambda keeps an idle environment for minutes, not for an hour.
+    for profile, parts in (("production", (init, first)), ("testing", (warm,))):
+        minutes = int(PARAMETER_DEFAULTS[f"{profile}/interval-minutes"])
+        month = _MONTH_MINUTES / minutes * (INVOCATION + sum(part.dollars for part in parts))
+        note = (
+            f"every {minutes} min, {sum(part.billed_seconds for part in parts) * 1000:.0f} ms billed"
+            f"{' (cold)' if init in parts else ''}, {sum(part.logged for part in parts) / 1000:.1f} kB logged"
+        )
+        yield Figure(f"usd_idle_month_{profile}", (month,), None, note)
+    alarms = (ROOT / "template.yaml").read_text().count("Type: AWS::CloudWatch::Alarm")
+    watching = len(busy.metrics) * METRIC_MONTH + alarms * ALARM_MONTH
+    yield Figure("usd_watching_month", (watching,), None, f"{len(busy.metrics)} metrics of cleanup, {alarms} alarms")
+
+
+def _parts(output: str) -> list[Work]:
+    """Take apart what the program wrote: what each part logged, and then its measurement."""
+    found = []
+    *parts, _ = re.split(r"^MEASURED (\S+) (\S+)$", output, flags=re.MULTILINE)
+    for logged, wall, cpu in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        found.append(Work(float(wall), float(cpu), len(logged.encode()), _metrics(logged)))
+    return found
+
+
+def _metrics(logged: str) -> frozenset[str]:
+    names = set()
+    for line in logged.splitlines():
+        blob = json.loads(line) if line.startswith("{") else {}
+        for directive in blob.get("_aws", {}).get("CloudWatchMetrics", ()):
+            dimensions = [f"{name}={blob[name]}" for name in directive["Dimensions"][0]]
+            names |= {" ".join((metric["Name"], *sorted(dimensions))) for metric in directive["Metrics"]}
+    return frozenset(names)
+
+
+def _assert_drained(project: EmbeddedProject) -> None:
+    with project.connect() as superuser:
+        row = superuser.execute("select count(*) from storage.objects").fetchone()
+    if row != (0,):
+        raise RuntimeError(f"The cycle left {row} objects")
