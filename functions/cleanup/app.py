@@ -1,4 +1,7 @@
-"""Cleanup: a scheduled or manual event → one cycle over temporary files, Supabase Storage and ``render_jobs``."""
+"""Cleanup: a scheduled or manual event → one cycle over temporary files, Supabase Storage and ``render_jobs``.
+
+The event ``drain`` starts the state machine that runs cycles side by side until a backlog is gone.
+"""
 
 import os
 from datetime import timedelta
@@ -6,13 +9,16 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from storage_cleanup.aws import client
 from storage_cleanup.cycle import KEEP_HISTORY, run_cycle
 from storage_cleanup.database import Database
+from storage_cleanup.drain import start_drain
 from storage_cleanup.errors import ConfigurationError, RequestError
 from storage_cleanup.object_store import ObjectStore
 from storage_cleanup.observability import (
     logger,
     metrics,
+    record_drain,
     record_refusal,
     record_run,
     record_schedule,
@@ -20,7 +26,7 @@ from storage_cleanup.observability import (
     traced,
 )
 from storage_cleanup.parameters import ParameterStore
-from storage_cleanup.request import parse_cleanup_event, resolve
+from storage_cleanup.request import DrainRequest, parse_cleanup_event, parse_drain_event, resolve
 from storage_cleanup.result import RunResult
 from storage_cleanup.schedule import Interval, repair_rule
 from storage_cleanup.settings import Settings
@@ -35,12 +41,21 @@ _KEEP_HISTORY = timedelta(days=int(os.environ.get("HISTORY_DAYS") or KEEP_HISTOR
 def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """Run one cycle and return its account; refuse an event or a configuration that can't be trusted."""
     try:
+        if drain := parse_drain_event(event):
+            return _start(drain)
         result = _run(event, context)
     except (ConfigurationError, RequestError) as refusal:
         record_refusal(refusal)
         raise
     record_run(result)
     return result.as_dict()
+
+
+def _start(drain: DrainRequest) -> dict[str, Any]:
+    settings = Settings.from_parameters(ParameterStore(os.environ["PARAMETER_PATH"]).tree())
+    answer = start_drain(drain, settings, states=client("stepfunctions"), state_machine=os.environ.get("DRAIN_ARN"))
+    record_drain()
+    return answer
 
 
 def _run(event: Any, context: LambdaContext) -> RunResult:

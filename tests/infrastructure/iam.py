@@ -52,6 +52,7 @@ def as_call(service: str, operation: str, parameters: Mapping[str, Any], region:
     LookupError
         For an operation whose resources aren't known here yet: add it.
     """
+    service = {"stepfunctions": "states"}.get(service, service)  # IAM's name of it
     base = f"arn:aws:{service}:{region}:{account}:"
     resources: Mapping[tuple[str, str], Callable[[], list[str]]] = {
         ("ssm", "GetParameter"): lambda: [f"{base}parameter{parameters['Name']}"],
@@ -62,6 +63,8 @@ def as_call(service: str, operation: str, parameters: Mapping[str, Any], region:
         ("cloudwatch", "GetMetricData"): lambda: ["*"],
         ("s3", "PutObject"): lambda: [f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}"],
         ("sns", "Publish"): lambda: [parameters["TopicArn"]],
+        ("states", "ListExecutions"): lambda: [parameters["stateMachineArn"]],
+        ("states", "StartExecution"): lambda: [parameters["stateMachineArn"]],
     }
     if (service, operation) not in resources:
         raise LookupError(f"Which resources does {service}:{operation} touch? Teach tests/infrastructure/iam.py.")

@@ -193,6 +193,8 @@ def test_drift_that_is_repaired_is_nothing_and_drift_that_comes_back_is(translat
         ("FastGrowth", 20.1, True),
         ("UndeliveredEvents", 0, False),
         ("UndeliveredEvents", 1, True),
+        ("DrainFailed", 0, False),
+        ("DrainFailed", 1, True),
     ],
 )
 def test_single_figures(translated: Template, name: str, value: float, *, fires: bool) -> None:

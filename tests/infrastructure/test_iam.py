@@ -74,14 +74,16 @@ def test_schedule_sync_may_do_exactly_what_it_does(stack: Stack, sync: Callable[
 def test_cleanup_may_do_exactly_what_it_does(
     stack: Stack, database: Database, storage: StorageServer, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A whole cycle that finds work, with a rule that has drifted, so that every call is made."""
+    """A whole cycle that finds work, with a rule that has drifted, and a drain, so that every call is made."""
     stack.put_secrets(supabase_url=storage.url, key=keys.service_role, database_url=database.url())
     stack.put("profile", "testing")
     stack.point_to("cleanup", monkeypatch)
     with closing(Application(database, storage.url, keys.service_role)) as application:
         application.render()
         with recorded_calls() as calls:
-            answer = load_function("cleanup").lambda_handler({"action": "cleanup"}, Context())
+            handler = load_function("cleanup").lambda_handler
+            answer = handler({"action": "cleanup"}, Context())
+            handler({"action": "drain", "max_deletions": 10}, Context())
     assert answer["phases"]["storage_files"]["deleted"] == 1
     assert faults(stack.statements("cleanup"), calls) == []
 

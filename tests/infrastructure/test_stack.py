@@ -48,7 +48,8 @@ def test_functions(stack: Stack) -> None:
         assert function["Environment"]["Variables"]["PARAMETER_PATH"] == PATH
     groups = boto3.client("logs").describe_log_groups()["logGroups"]
     kept = {group["logGroupName"]: group.get("retentionInDays") for group in groups}
-    assert kept == {f"/aws/lambda/{STACK}-{name}": 90 for name in FUNCTIONS}
+    groups = [*(f"/aws/lambda/{STACK}-{name}" for name in FUNCTIONS), f"/aws/vendedlogs/states/{STACK}-drain"]
+    assert kept == dict.fromkeys(groups, 90)
 
 
 def test_parameters_have_the_defaults_and_say_what_they_are(stack: Stack, translated: Template) -> None:

@@ -69,6 +69,10 @@ class DeliveryError(StorageCleanupError):
     """S3 or SNS refused a report; the message says why."""
 
 
+class DrainError(StorageCleanupError):
+    """Step Functions couldn't start a drain; the message says why."""
+
+
 class ScheduleError(StorageCleanupError):
     """EventBridge's rule couldn't be read or changed; the message names it."""
 

@@ -52,6 +52,11 @@ def record_start(trigger: Trigger) -> None:
             pass
 
 
+def record_drain() -> None:
+    """Count that a drain was started; its cycles report what they do as any other."""
+    count("DrainStarted")
+
+
 def record_refusal(refusal: ConfigurationError | RequestError) -> None:
     """Emit and log that a run was refused; a refused configuration is a failed cycle."""
     logger.error(str(refusal), extra={"faults": refusal.faults})

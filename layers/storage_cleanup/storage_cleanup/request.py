@@ -3,7 +3,7 @@
 `parse_cleanup_event` reads an event, `resolve` holds it against the parameters.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -17,13 +17,15 @@ from storage_cleanup.wording import shown, unknown_names
 
 _ACCEPTED = (
     'accepted are the scheduled event of EventBridge and {"action": "cleanup"} with the optional fields '
-    "dry_run, phases, max_age_minutes, max_deletions and override"
+    "dry_run, phases, max_age_minutes, max_deletions and override, and "
+    '{"action": "drain"} with max_deletions and the optional field workers'
 )
 _DRY_OVERRIDE = (
     'override: it is for deleting, and this is a dry run because the parameter dry-run is true; it accepts "dry_run": '
     "false beside it"
 )
 _GO_ON = 'to go on, make a dry run ("dry_run": true) and pass its plan_id as "override"'
+MAX_DRAIN, MAX_WORKERS = 1_000_000_000, 16
 _SCHEDULERS = ("aws.events", "aws.scheduler")  # a rule, and EventBridge Scheduler
 _NO_DETAIL: tuple[object, ...] = ({}, "{}", "")  # Scheduler sends its detail as text
 
@@ -51,6 +53,22 @@ class CleanupRequest:
     max_age_minutes: int | None = None
     max_deletions: int | None = None
     override: str | None = None
+
+
+@dataclass(frozen=True)
+class DrainRequest:
+    """Cycles side by side until a backlog is gone.
+
+    Attributes
+    ----------
+    max_deletions
+        Budget of all cycles together.
+    workers
+        Cycles at a time.
+    """
+
+    max_deletions: int
+    workers: int = 4
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,20 @@ def parse_cleanup_event(event: object) -> CleanupRequest:
         if "action" not in event and event.get("detail-type") == "Scheduled Event":
             return _scheduled(event)
     raise RequestError([f"{_kind(event)} isn't for this function; {_ACCEPTED}"])
+
+
+def parse_drain_event(event: object) -> DrainRequest | None:
+    """Read the event of a drain; None when it is an event of another kind.
+
+    Raises
+    ------
+    RequestError
+        With every fault of it.
+    """
+    if not isinstance(event, Mapping) or event.get("action") != "drain":
+        return None
+    values = _values(event, _DRAIN_FIELDS, required=("max_deletions",))
+    return DrainRequest(**values)
 
 
 def resolve(request: CleanupRequest, settings: Settings) -> RunOptions:
@@ -143,19 +175,28 @@ def _scheduled(event: Mapping[str, Any]) -> CleanupRequest:
 
 
 def _manual(event: Mapping[str, Any]) -> CleanupRequest:
-    faults = unknown_names(event, ("action", *_FIELDS), "field")
+    values = _values(event, _FIELDS)
+    if values.get("override") and values.get("dry_run"):
+        raise RequestError(["override: a dry run needs none; leave out one of dry_run and override"])
+    return CleanupRequest(Trigger.MANUAL, **values)
+
+
+def _values(
+    event: Mapping[str, Any], fields: Mapping[str, Callable[[object], Any]], required: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the fields that an event has, read; every fault of them is in one error."""
+    faults = unknown_names(event, ("action", *fields), "field")
+    faults += [f"{name} is missing; it has no default" for name in required if name not in event]
     values: dict[str, Any] = {}
-    for name, read in _FIELDS.items():
+    for name, read in fields.items():
         if name in event:
             try:
                 values[name] = read(event[name])
             except (TypeError, ValueError) as problem:
                 faults.append(f"{name} {problem}")
-    if values.get("override") and values.get("dry_run"):
-        faults.append("override: a dry run needs none; leave out one of dry_run and override")
     if faults:
         raise RequestError(faults)
-    return CleanupRequest(Trigger.MANUAL, **values)
+    return values
 
 
 def _boolean(value: object) -> bool:
@@ -200,6 +241,10 @@ _FIELDS: Mapping[str, Callable[[object], Any]] = {
     "max_age_minutes": _integer_up_to(MAX_AGE_MINUTES),
     "max_deletions": _integer_up_to(MAX_DELETIONS),
     "override": _plan_id,
+}
+_DRAIN_FIELDS: Mapping[str, Callable[[object], Any]] = {
+    "max_deletions": _integer_up_to(MAX_DRAIN),
+    "workers": _integer_up_to(MAX_WORKERS),
 }
 
 

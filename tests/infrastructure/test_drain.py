@@ -1,0 +1,153 @@
+"""BacklogDrain as the template has it, executed by moto's interpreter; its cycles answer what a test wants."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+from moto.awslambda.models import LambdaFunction
+
+from tests.infrastructure.conftest import STACK, Stack
+
+Answer = dict[str, Any]
+
+
+def account(
+    deleted: int, rows: int, remaining: int, *, status: str = "succeeded", stopped: str | None = None
+) -> Answer:
+    """Return the part of a cycle's answer that the drain looks at."""
+    files = {"deleted": deleted} | ({"stopped": stopped} if stopped else {})
+    return {
+        "status": status,
+        "phases": {"storage_files": files, "render_jobs": {"deleted": rows}},
+        "remaining": remaining,
+    }
+
+
+class Cleanup:
+    """Stands in for the cleanup function behind moto's Lambda, and notes its events."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[int], Answer | Exception] = lambda _: account(0, 0, 0)
+        self.events: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+
+    def invoke(self, body: str | bytes, _: object, response_headers: dict[str, Any]) -> str:
+        """Be invoked by moto."""
+        with self._lock:
+            self.events.append(json.loads(body))
+            answer = self.answer(len(self.events))
+        if isinstance(answer, Exception):
+            response_headers["x-amz-function-error"] = "Unhandled"
+            return json.dumps({"errorType": type(answer).__name__, "errorMessage": str(answer)})
+        return json.dumps(answer)
+
+
+@pytest.fixture
+def cleanup(monkeypatch: pytest.MonkeyPatch) -> Cleanup:
+    stand_in = Cleanup()
+    monkeypatch.setattr(LambdaFunction, "invoke", lambda _, *arguments: stand_in.invoke(*arguments))
+    return stand_in
+
+
+@pytest.fixture
+def drain(stack: Stack) -> Iterator[Callable[[object], dict[str, Any]]]:
+    """Execute the stack's state machine with an input; the result is the execution as it ended."""
+    client = boto3.client("stepfunctions")
+    (known,) = client.list_state_machines()["stateMachines"]
+    assert known["name"] == f"{STACK}-drain"
+    deployed = client.describe_state_machine(stateMachineArn=known["stateMachineArn"])
+
+    def execute(given: object) -> dict[str, Any]:
+        # moto's interpreter doesn't see what CloudFormation has made.
+        machine = client.create_state_machine(
+            name="drain", definition=deployed["definition"], roleArn=deployed["roleArn"]
+        )["stateMachineArn"]
+        arn = client.start_execution(stateMachineArn=machine, input=json.dumps(given))["executionArn"]
+        end = time.monotonic() + 60
+        while (execution := client.describe_execution(executionArn=arn))["status"] == "RUNNING":
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        return dict(execution)
+
+    with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
+        yield execute
+
+
+def workers(number: int, cycles: int = 5, max_deletions: int = 100) -> dict[str, Any]:
+    return {"workers": [{"cycles": cycles, "max_deletions": max_deletions}] * number}
+
+
+def endings(execution: dict[str, Any]) -> Counter[str]:
+    assert execution["status"] == "SUCCEEDED", execution
+    return Counter(worker["ended"] for worker in json.loads(execution["output"]))
+
+
+def test_workers_run_cycles_until_nothing_is_left(cleanup: Cleanup, drain: Callable[[object], Any]) -> None:
+    cleanup.answer = lambda number: account(100, 100, max(0, 600 - 100 * number), status="partial")
+    assert endings(drain(workers(3, cycles=50))) == {"nothing_left": 3}
+    assert 6 <= len(cleanup.events) <= 8
+    assert cleanup.events[0] == {
+        "action": "cleanup",
+        "phases": ["storage_files", "render_jobs"],
+        "max_deletions": 100,
+    }
+
+
+def test_no_more_cycles_run_than_the_budget_has(cleanup: Cleanup, drain: Callable[[object], Any]) -> None:
+    cleanup.answer = lambda _: account(100, 100, 1_000_000, status="partial")
+    assert endings(drain(workers(2, cycles=4))) == {"budget_spent": 2}
+    assert len(cleanup.events) == 8
+
+
+def test_a_worker_that_achieves_nothing_ends(cleanup: Cleanup, drain: Callable[[object], Any]) -> None:
+    cleanup.answer = lambda _: account(0, 0, 7)
+    assert endings(drain(workers(3))) == {"no_progress": 3}
+    assert len(cleanup.events) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "skipped", "phases": {}, "remaining": None},
+        account(50, 50, 1000, status="partial", stopped="disabled"),
+        account(50, 50, 1000, status="partial", stopped="switch_unreadable"),
+    ],
+    ids=["before", "in the middle", "unreadable"],
+)
+def test_the_kill_switch_ends_all_workers(cleanup: Cleanup, drain: Callable[[object], Any], answer: Answer) -> None:
+    cleanup.answer = lambda _: answer
+    assert endings(drain(workers(3))) == {"switched_off": 3}
+    assert len(cleanup.events) == 3
+
+
+def test_rows_alone_are_progress(cleanup: Cleanup, drain: Callable[[object], Any]) -> None:
+    cleanup.answer = lambda number: account(0, 10, 0 if number == 3 else 20)
+    assert endings(drain(workers(1))) == {"nothing_left": 1}
+    assert len(cleanup.events) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [account(10, 10, 500, status="failed"), RuntimeError("Task timed out after 900 seconds")],
+    ids=["failed", "raised"],
+)
+def test_a_cycle_that_fails_fails_the_drain_and_is_not_repeated(
+    cleanup: Cleanup, drain: Callable[[object], Any], answer: Answer | Exception
+) -> None:
+    cleanup.answer = lambda _: answer
+    assert drain(workers(1))["status"] == "FAILED"
+    assert len(cleanup.events) == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"workers": 4}, {"workers": [{"cycles": 2}]}, [], {"action": "drain"}])
+def test_an_input_that_nobody_can_mean_fails_and_deletes_nothing(
+    cleanup: Cleanup, drain: Callable[[object], Any], given: object
+) -> None:
+    assert drain(given)["status"] == "FAILED"
+    assert cleanup.events == []
