@@ -1,4 +1,4 @@
-"""``python -m tests.campaigns [race kill faults fuzz] [--short] [--seed N]``: carry out campaigns by name."""
+"""``python -m tests.campaigns [race kill faults fuzz model] [--short] [--seed N]``: carry out campaigns by name."""
 
 import argparse
 import importlib
@@ -8,7 +8,7 @@ import sys
 
 from tests.campaigns.report import PROVE, Campaign, carry_out
 
-NAMES = ("race", "kill", "faults", "fuzz")
+NAMES = ("race", "kill", "faults", "fuzz", "model")
 
 
 def load(name: str) -> Campaign:

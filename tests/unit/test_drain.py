@@ -6,7 +6,7 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.stub import Stubber
+from botocore.stub import ANY, Stubber
 
 from storage_cleanup.drain import MOST_CYCLES, Shares, deal, start_drain
 from storage_cleanup.errors import DrainError, RequestError
@@ -101,7 +101,7 @@ def test_a_drain_starts_its_workers_with_their_shares() -> None:
         list_executions=NONE_RUNNING,
         start_execution=(
             {"executionArn": EXECUTION, "startDate": "2026-11-24T00:00:00Z"},
-            {"stateMachineArn": ARN, "input": json.dumps(given)},
+            {"stateMachineArn": ARN, "name": ANY, "input": json.dumps(given)},
         ),
     )
     assert answer == {

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from threading import Lock
 from uuid import UUID, uuid4
 
 from storage_cleanup.breaker import FailureBreaker, judge_reference_set
@@ -79,7 +78,6 @@ class _Run:
     backlog: Backlog | None = None
     _recorded: bool = False
     _is_proved: bool = False
-    _judging: Lock = field(default_factory=Lock, repr=False)
 
     def skipped(self, why: str) -> RunResult:
         _log.warning("Cleanup cycle skipped: %s", why)
@@ -221,12 +219,11 @@ class _Run:
 
     def _assert_may_delete(self) -> None:
         """Prove key and project, and judge the set of saved assets: once a run, now, and only when there is work."""
-        with self._judging:
-            self._assert_same_project()
-            if self.saved_assets is None:
-                self._judge_reference_set()
-            if self.breaker_reason:
-                raise BreakerOpenError(self.breaker_reason)
+        self._assert_same_project()
+        if self.saved_assets is None:
+            self._judge_reference_set()
+        if self.breaker_reason:
+            raise BreakerOpenError(self.breaker_reason)
 
     def _assert_same_project(self) -> None:
         if not self._is_proved:

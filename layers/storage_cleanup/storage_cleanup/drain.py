@@ -8,6 +8,7 @@ than together make up the whole. So it holds whatever fails.
 import json
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -16,8 +17,11 @@ from storage_cleanup.request import DrainRequest
 from storage_cleanup.result import Phase
 from storage_cleanup.settings import Settings, phase_parameter
 
-MOST_CYCLES = 2_500
-"""Cycles of one drain: each takes 9 of the 25,000 events that Step Functions keeps of an execution."""
+MOST_CYCLES = 2_000
+"""Cycles of one drain: each takes 9 of the 25,000 events that an execution may have, and a retry takes 3."""
+
+_LARGEST_CYCLE = 50_000
+"""Deletions that a cycle surely finishes in its time, so that no part of the budget ends with an invocation."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def start_drain(request: DrainRequest, settings: Settings, *, states: Any, state
     """
     if state_machine is None:
         raise RequestError(["a drain needs the state machine of a deployed stack; here, send cleanup events instead"])
-    shares = deal(request.max_deletions, request.workers, settings.max_deletions_per_run)
+    most_a_cycle = min(settings.max_deletions_per_run, _LARGEST_CYCLE)
+    shares = deal(request.max_deletions, request.workers, most_a_cycle)
     if faults := _faults(shares, settings):
         raise RequestError(faults)
     try:
@@ -85,8 +90,11 @@ def start_drain(request: DrainRequest, settings: Settings, *, states: Any, state
         if running["executions"]:
             raise RequestError([f"another drain is running: {running['executions'][0]['executionArn']}"])
         worker = {"cycles": shares.cycles, "max_deletions": shares.max_deletions}
+        # A name makes it idempotent: without one, a request that is repeated because its answer was lost starts two.
         started = states.start_execution(
-            stateMachineArn=state_machine, input=json.dumps({"workers": [worker] * shares.workers})
+            stateMachineArn=state_machine,
+            name=str(uuid4()),
+            input=json.dumps({"workers": [worker] * shares.workers}),
         )
     except (BotoCoreError, ClientError) as error:
         raise DrainError(f"the drain couldn't be started: {error}") from error
@@ -111,7 +119,7 @@ def _faults(shares: Shares, settings: Settings) -> list[str]:
         if phase not in settings.phases
     ]
     if shares.workers * shares.cycles > MOST_CYCLES:
-        most = MOST_CYCLES * settings.max_deletions_per_run
+        most = MOST_CYCLES * min(settings.max_deletions_per_run, _LARGEST_CYCLE)
         faults.append(
             f"max_deletions is too much for one drain: with limits/max-deletions-per-run "
             f"{settings.max_deletions_per_run} it accepts up to about {most}"
