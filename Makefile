@@ -37,7 +37,7 @@ test: $(VENV)/.ready .venv-sam/.ready ## every test
 test-contract: $(VENV)/.ready ## the recorded Storage contract against SUPABASE_URL, or the emulator when unset
 	@$(BIN)/python -m pytest tests/contract
 
-prove: $(VENV)/.ready        ## the long campaigns: races, kills, faults, fuzzing
+prove: $(VENV)/.ready        ## the long campaigns: races, kills, faults, fuzzing, a model
 	@$(BIN)/python -m tests.campaigns
 
 bench: $(VENV)/.ready        ## all performance figures, as ratios; NAMES="vs_ceiling workers" for some

@@ -19,6 +19,7 @@ from local.postgres import ROOT
 from local.stack import PARAMETER_PATH, SECURE_PARAMETERS
 from storage_cleanup import checkup, health
 from storage_cleanup.settings import Settings
+from tests.campaigns.__main__ import NAMES
 from tests.conftest import Servers
 
 DOCS = ROOT / "docs"
@@ -239,3 +240,16 @@ def test_every_check_that_a_guide_names_exists() -> None:
             "storage_cleanup",
         }
         assert named <= known, named - known
+
+
+def test_everything_that_the_page_of_faults_calls_its_proof_exists() -> None:
+    rows = [line for line in (DOCS / "faults.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    proofs = [row.rsplit("|", 2)[1] for row in rows if not row.endswith("shown by |")]
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    known = set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))
+    assert len(proofs) >= 35
+    for proof in proofs:
+        named, campaigns = re.findall(r"`(test_\w+)`", proof), re.findall(r"campaign `(\w+)`", proof)
+        assert named or campaigns, proof
+        assert set(named) <= known, proof
+        assert set(campaigns) <= set(NAMES), proof
