@@ -353,7 +353,8 @@ end $$;
 
 create or replace trigger storage_cleanup_track_render
     after insert or update of status, output_url, created_at on public.render_jobs
-    for each row execute function storage_cleanup.track_render();
+    for each row when (new.status = 'completed' or new.output_url is not null)
+    execute function storage_cleanup.track_render();
 
 -- An asset is deleted, or names another job: the job that it named is worth a look again.
 create or replace function storage_cleanup.track_unsave() returns trigger
@@ -976,7 +977,7 @@ as $$
 $$;
 
 -- How many orphans past the age wait, and how many claims are unfinished. Candidates that have been saved meanwhile are
--- left out as far as the first 10000 go: of a long backlog, the number is an upper bound.
+-- left out as far as the first 2000 go: of a long backlog, the number is an upper bound.
 create or replace function storage_cleanup.remaining(max_age interval) returns bigint
 language sql stable security definer set search_path = ''
 as $$
@@ -986,7 +987,7 @@ as $$
     ),
     saved as (
         select count(*) from storage_cleanup.saved_among(array(
-            select job_id from storage_cleanup.candidate where since < now() - max_age limit 10000))
+            select job_id from storage_cleanup.candidate where since < now() - max_age limit 2000))
     )
     select waiting.count - saved.count
          + (select claims from storage_cleanup.unfinished())
