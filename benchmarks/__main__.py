@@ -20,6 +20,7 @@ from benchmarks.cold_start import cold_start
 from benchmarks.cost import cost
 from benchmarks.figures import Figure
 from benchmarks.inserts import insert_overhead
+from benchmarks.profile import profile
 from benchmarks.project import Ground, embedded
 from benchmarks.scale import history, memory
 from benchmarks.throughput import Projects, throttled, vs_ceiling, vs_original_50ms, vs_original_local
@@ -36,6 +37,7 @@ ANYWHERE: Mapping[str, Callable[..., Iterator[Figure]]] = {
 }
 #: What needs a server that can be told how to behave, or a database of its own.
 EMBEDDED: Mapping[str, Callable[..., Iterator[Figure]]] = {
+    "profile": profile,
     "throttled": throttled,
     "workers": workers,
     "history": history,

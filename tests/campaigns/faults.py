@@ -40,8 +40,8 @@ from tests.integration.direct import cycle
 
 PROBABILITIES = (0.01, 0.2, 1.0)
 MOST_CYCLES = 12
-MOST_CYCLES_WITHOUT_DATABASE = 60
-"""A call that fails ends its phase, so where one call in five fails, a cycle gets only a few calls further."""
+MOST_CYCLES_WITHOUT_DATABASE = 120
+"""A call that fails ends its phase, so where one call in five fails, few cycles get past the eight before a claim."""
 NAMES_A_REQUEST, NAMES_A_REQUEST_WITHOUT_DATABASE = 10, 100
 CYCLES_OF_TOTAL_FAILURE = 6
 """More than a claim has attempts: some are given up and released before everything heals."""
