@@ -33,14 +33,18 @@ def profile(ground: Ground, *, quick: bool) -> Iterator[Figure]:
 
 def _accounts(directory: str) -> dict[str, float]:
     """Return the CPU seconds that PostgreSQL and the emulator of one stack have taken, ended backends included."""
-    accounts = {"database": 0.0, "storage": 0.0}
+    families: dict[str, dict[int, psutil.Process]] = {"database": {}, "storage": {}}
     for process in psutil.process_iter(["cmdline"]):
         command = " ".join(process.info["cmdline"] or ())
         if "/bin/postgres" in command and directory in command:
-            accounts["database"] += sum(map(_seconds, [*process.children(recursive=True), process]))
+            family = families["database"]
         elif "local.storage_emulator" in command and process.ppid() == psutil.Process().pid:
-            accounts["storage"] += sum(map(_seconds, [*process.children(recursive=True), process]))
-    return accounts
+            family = families["storage"]
+        else:
+            continue
+        family |= {each.pid: each for each in (process, *process.children(recursive=True))}
+    # Parents last: they have the accounts of children that end meanwhile.
+    return {name: sum(map(_seconds, reversed(family.values()))) for name, family in families.items()}
 
 
 def _seconds(process: psutil.Process) -> float:
