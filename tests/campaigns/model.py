@@ -448,10 +448,10 @@ class ModelCampaign:
 
     def goals(self, figures: Figures) -> list[str]:
         """The system agrees with the model, and had the opportunity not to."""
-        return missed(
-            figures,
-            {"disagreements": "== 0", "cycles": ">= 100", "deleted": ">= 100", "saves": ">= 50", "refused": "> 0"},
-        )
+        plays = figures["examples"]
+        assert isinstance(plays, int)
+        often = {"cycles": f">= {plays}", "deleted": f">= {plays}", "saves": f">= {plays // 2}", "refused": "> 0"}
+        return missed(figures, {"disagreements": "== 0", **often})
 
 
 CAMPAIGN = ModelCampaign()
