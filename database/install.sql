@@ -127,6 +127,11 @@ create table if not exists storage_cleanup.asset_path_column (
 
 -- They use nothing outside pg_catalog, because they run with the rights of whoever writes the row.
 
+-- An index keeps what such a function answered when the row was written. So the indexes of a function that this file
+-- changes are dropped below, and built again; `create index if not exists` would keep the old answers.
+create temporary table storage_cleanup_before on commit drop as
+    select oid as function, prosrc as body from pg_proc where pronamespace = 'storage_cleanup'::regnamespace;
+
 -- 'bucket/name' of a Storage URL of any shape and any host; of anything else, the text as a path (8192 characters of it).
 -- Looser than the package's parse_storage_url, and equal to it for every URL that the parser accepts: the parser decides
 -- what may go, this one only what two values have in common. Decodes %20 … %7F once; no object's name has other characters.
@@ -142,7 +147,8 @@ begin
        and url not like '%?%?token=%' then
         path := split_part(url, '?', 1);
     else
-        path := split_part(left(btrim(url, E' \t\n\r\f\v'), 8192), '#', 1);
+        -- The vertical tab is \x0B: before PostgreSQL 18, \v in such a string is the letter v, and stripping that means another object.
+        path := split_part(left(btrim(url, E' \t\n\r\f\x0B'), 8192), '#', 1);
         if path like '%?%?token=%' and path ~ '^[^?]*/sign/[^?]*\?.*\?token=[^?]*$' then
             path := regexp_replace(path, '\?token=[^?]*$', '');     -- Storage doesn't encode a ? in a name that it signs
         else
@@ -190,6 +196,21 @@ begin
         union
         select piece[1]::uuid
         from regexp_matches(reference, '[0-9a-fA-F]{4}(?:-?[0-9a-fA-F]{4}){7}', 'g') as piece);
+end $$;
+
+do $$
+declare
+    outdated regclass;
+begin
+    for outdated in
+        select distinct objid::regclass
+        from storage_cleanup_before
+        join pg_proc on pg_proc.oid = function and prosrc <> body
+        join pg_depend on refclassid = 'pg_proc'::regclass and refobjid = function and classid = 'pg_class'::regclass
+        join pg_class on pg_class.oid = objid and relkind = 'i'
+    loop
+        execute format('drop index %s', outdated);
+    end loop;
 end $$;
 
 -- Hash, because a B-tree would refuse the application's row when a value is long; NULLs take no room in it.
@@ -1120,7 +1141,7 @@ as $$
         select id, status, created_at, storage_cleanup.object_key(output_url) as key,
                not starts_with(output_url, origins[1] || '/') and output_url ~ '^\s*([a-zA-Z][a-zA-Z0-9+.-]*:)?//' and not exists (
                    select from unnest(origins) as origin
-                   where starts_with(lower(ltrim(left(output_url, 300), E' \t\n\r\f\v')), origin || '/')) as is_foreign
+                   where starts_with(lower(ltrim(left(output_url, 300), E' \t\n\r\f\x0B')), origin || '/')) as is_foreign
         from public.render_jobs where storage_cleanup.has_file(output_url)
     ),
     placed as (                 -- both ways at once: jobs with or without their object, objects without a job

@@ -1,5 +1,6 @@
 """install.sql and uninstall.sql: idempotent, without a trace, with psql and without."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,41 @@ def test_installing_twice_changes_nothing(project: Database) -> None:
     once = dump(project)
     run(project, INSTALL)
     assert dump(project) == once
+
+
+def test_installing_again_rebuilds_the_indexes_of_a_function_that_has_changed(project: Database) -> None:
+    """`create index if not exists` alone would keep what the old function answered."""
+    run(project, INSTALL)
+    with project.connect() as owner:
+        owner.execute(
+            "create or replace function storage_cleanup.object_key(url text) returns text "
+            "language sql immutable strict parallel safe return 'an answer of long ago'"
+        )
+        owner.execute(
+            "insert into render_jobs (user_id, status, output_url) "
+            "values (gen_random_uuid(), 'completed', '/storage/v1/object/public/images/a.png')"
+        )
+        run(project, INSTALL)
+        owner.execute("set enable_seqscan = off")
+        found = owner.execute(
+            "select count(*) from render_jobs where storage_cleanup.object_key(output_url) = 'images/a.png'"
+        ).fetchone()
+    assert found == (1,)
+
+
+@pytest.mark.parametrize("path", ["videos/clip.mkv", "very/new.mov"])
+def test_white_space_is_stripped_from_a_path_and_no_letter(project: Database, path: str) -> None:
+    r"""PostgreSQL before 18 reads ``\v`` in an escape string as the letter v."""
+    run(project, INSTALL)
+    with project.connect() as owner:
+        key = owner.execute("select storage_cleanup.object_key(%s)", (f" \t\n\r\f\v{path}\v\f\r\n\t ",)).fetchone()
+    assert key == (path,)
+
+
+@pytest.mark.parametrize("script", [INSTALL, UNINSTALL], ids=lambda script: script.stem)
+def test_every_escape_is_one_that_all_versions_of_postgresql_know(script: Path) -> None:
+    strings = re.findall(r"\bE'((?:[^'\\]|\\.|'')*)'", script.read_text())
+    assert [text for text in strings if re.search(r"(?<!\\)(?:\\\\)*\\[^\\'bfnrt0-7xuU]", text)] == []
 
 
 def test_uninstalling_leaves_no_trace(project: Database) -> None:
