@@ -105,8 +105,8 @@ def account(scenario: Scenario, answer: Mapping[str, Any]) -> list[Check]:
     """Hold the answer against itself and the scenario."""
     files, rows = len(scenario.files(Fate.GOES)), len(scenario.jobs(Fate.GOES))
     phases = answer["phases"]
-    unequal = [name for name, phase in phases.items() if phase["planned"] != _sum_of_outcomes(phase)]
-    kept = Counter(phases["storage_files"]["reasons"]["skipped"])
+    unequal = [name for name, phase in phases.items() if not _adds_up(phase)]
+    kept = Counter(phases["storage_files"]["reasons"]["kept"])
     expected = Counter(scenario.reasons.values())
     told = {
         "status": (answer["status"], "succeeded"),
@@ -116,7 +116,10 @@ def account(scenario: Scenario, answer: Mapping[str, Any]) -> list[Check]:
         "remaining": (answer["remaining"], 0),
     }
     return [
-        Check("the answer adds up: planned = deleted + missing + skipped + failed", tuple(unequal)),
+        Check(
+            "the answer adds up: examined = planned + kept, planned = deleted + already missing + skipped + failed",
+            tuple(unequal),
+        ),
         Check("the answer says what happened", _unequal(told)),
         Check(
             f"the right reason for each of {expected.total()} jobs looked at and kept",
@@ -181,8 +184,9 @@ def _difference(application: Application, file: File, content: bytes) -> str | N
     return None if stored == content else f"{'/'.join(file)}: other bytes"
 
 
-def _sum_of_outcomes(phase: Mapping[str, Any]) -> int:
-    return int(phase["deleted"] + phase["already_missing"] + phase["skipped"] + phase["failed"])
+def _adds_up(phase: Mapping[str, Any]) -> bool:
+    outcomes = phase["deleted"] + phase["already_missing"] + phase["skipped"] + phase["failed"]
+    return bool(phase["planned"] == outcomes and phase["examined"] == outcomes + phase["kept"])
 
 
 def _unequal(told: Mapping[str, tuple[object, object]]) -> tuple[str, ...]:

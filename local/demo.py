@@ -137,17 +137,17 @@ def _print_answer(console: Console, answer: Mapping[str, Any], lines: list[str])
 def _reason_table(answer: Mapping[str, Any]) -> Table:
     table = _table("phase", "", "things>", "because")
     for name, phase in answer["phases"].items():
-        for outcome, verb in (("skipped", "kept"), ("failed", "failed")):
-            for reason, count in phase["reasons"][outcome].items():
-                table.add_row(name, verb, str(count), escape(meaning(reason)))
+        for outcome, reasons in phase["reasons"].items():
+            for reason, count in reasons.items():
+                table.add_row(name, outcome, str(count), escape(meaning(reason)))
         for trouble in filter(None, (phase.get("stopped"), phase.get("error"))):
             table.add_row(name, "stopped", "", escape(meaning(trouble)))
     return table
 
 
 def _phase_table(answer: Mapping[str, Any]) -> Table:
-    table = _table("phase", "planned>", "deleted>", "missing>", "kept>", "failed>", "seconds>")
-    columns = ("planned", "deleted", "already_missing", "skipped", "failed", "seconds")
+    columns = ("examined", "kept", "planned", "deleted", "already_missing", "skipped", "failed", "seconds")
+    table = _table("phase", *(f"{column.replace('_', ' ')}>" for column in columns))
     for name, phase in answer["phases"].items():
         table.add_row(name, *(str(phase[column]) for column in columns))
     return table

@@ -100,7 +100,7 @@ def test_parameters_are_set_by_variables(application: Application, elsewhere: In
         "events/scheduled.json", STORAGE_CLEANUP_BUCKETS="renders", STORAGE_CLEANUP_LIMITS__MAX_DELETIONS_PER_RUN="9"
     )
     assert run.returncode == 0, run.stderr
-    assert answer_of(run)["phases"]["storage_files"]["reasons"]["skipped"] == {"unlisted_bucket": 1}
+    assert answer_of(run)["phases"]["storage_files"]["reasons"]["kept"] == {"unlisted_bucket": 1}
     assert application.files() == {(kept.bucket, kept.name)}
 
 

@@ -54,6 +54,8 @@ def cleanup(configure: Callable[..., None]) -> Cleanup:
         for account in answer["phases"].values():
             parts = ("deleted", "already_missing", "skipped", "failed")
             assert account["planned"] == sum(account[part] for part in parts)
+            assert account["examined"] == account["planned"] + account["kept"]
+            assert all(account[part] == sum(by.values()) for part, by in account["reasons"].items())
         return dict(answer)
 
     return invoke

@@ -32,7 +32,7 @@ def test_a_file_that_an_asset_points_at_stays(
     with with_path_column.database.connect() as owner:
         owner.execute(SAVE, (path.format(name=render.name, bucket=render.bucket),))
     answer = cleanup()
-    assert answer["phases"]["storage_files"]["reasons"]["skipped"] == {"asset_points_at_file": 1}
+    assert answer["phases"]["storage_files"]["reasons"]["kept"] == {"asset_points_at_file": 1}
     assert application.download(render) == render.content
 
 

@@ -21,7 +21,7 @@ def test_a_saved_output_stays_byte_for_byte(application: Application, cleanup: C
     render = application.render()
     application.save(render)
     answer = cleanup()
-    assert answer["phases"]["storage_files"]["reasons"]["skipped"] == {"saved": 1}
+    assert answer["phases"]["storage_files"]["reasons"]["kept"] == {"saved": 1}
     assert application.download(render) == render.content
     assert application.jobs() == {render.job_id}
 
@@ -68,7 +68,7 @@ def test_a_job_that_completed_late_has_a_young_file_and_stays(application: Appli
     render = application.render(age=timedelta(days=1))
     application.age_file(render.bucket, render.name, timedelta(minutes=1))
     answer = cleanup()
-    assert answer["phases"]["storage_files"]["reasons"]["skipped"] == {"file_too_young": 1}
+    assert answer["phases"]["storage_files"]["reasons"]["kept"] == {"file_too_young": 1}
     assert len(application.files()) == 1
 
 
@@ -82,7 +82,7 @@ def test_urls_that_are_not_ours_are_left_alone_and_reported(application: Applica
     for url in urls:
         application.add_job(output_url=url)
     answer = cleanup()
-    assert set(answer["phases"]["storage_files"]["reasons"]["skipped"]) == set(urls.values())
+    assert set(answer["phases"]["storage_files"]["reasons"]["kept"]) == set(urls.values())
     assert len(application.jobs()) == len(urls)
 
 
@@ -109,7 +109,7 @@ def test_a_file_that_a_saved_job_shares_stays(application: Application, cleanup:
     second = application.add_job(output_url=application.link(first.bucket, first.name, Link.PUBLIC))
     application.save(first)
     answer = cleanup()
-    assert answer["phases"]["storage_files"]["reasons"]["skipped"] == {"saved": 1, "shared_with_kept_job": 1}
+    assert answer["phases"]["storage_files"]["reasons"]["kept"] == {"saved": 1, "shared_with_kept_job": 1}
     assert application.jobs() == {first.job_id, second}
     assert application.download(first) == first.content
 

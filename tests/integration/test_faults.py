@@ -270,7 +270,7 @@ def test_what_was_given_up_can_be_saved_again_and_then_stays(
         save(connection, poisoned)
         connection.execute("update storage_cleanup.candidate set since = now() - interval '1 day'")
     answer = cleanup()
-    assert answer["phases"]["storage_files"]["reasons"]["skipped"] == {"saved": 1}
+    assert answer["phases"]["storage_files"]["reasons"]["kept"] == {"saved": 1}
     assert application.jobs() == {poisoned}
     assert len(application.files()) == 1
 
@@ -539,7 +539,7 @@ def test_a_row_that_somebody_has_locked_is_skipped_and_done_next_time(
     with servers.database.connect(autocommit=False) as other:
         other.execute("select from render_jobs where id = %s for update", (busy.job_id,))
         answer = cleanup()
-        assert answer["phases"]["storage_files"]["reasons"]["skipped"] == {"locked": 1}
+        assert answer["phases"]["storage_files"]["reasons"]["kept"] == {"locked": 1}
         assert application.jobs() == {busy.job_id}
     assert cleanup()["phases"]["storage_files"]["deleted"] == 1
     assert application.jobs() == set()
@@ -950,10 +950,61 @@ def test_the_log_says_in_order_what_a_cycle_did(
     application.render_many(3)
     with caplog.at_level(logging.INFO, "storage_cleanup"):
         cleanup()
-    assert [record.message for record in caplog.records if record.name.startswith("storage_cleanup")] == [
+    assert messages(caplog) == [
         "Starting comprehensive cleanup cycle",
         "Cleaning up 3 orphaned Supabase files",
         "Successfully deleted 3 orphaned files",
         "Successfully deleted 3 orphaned render job records",
         "Comprehensive cleanup cycle completed",
     ]
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the package has logged, in order."""
+    return [record.message for record in caplog.records if record.name.startswith("storage_cleanup")]
+
+
+def test_the_log_of_a_dry_run_says_would_delete_and_never_deleted(
+    application: Application, cleanup: Cleanup, caplog: pytest.LogCaptureFixture
+) -> None:
+    application.render_many(3)
+    with caplog.at_level(logging.INFO, "storage_cleanup"):
+        cleanup(dry_run=True)
+    assert messages(caplog) == [
+        "Starting comprehensive cleanup cycle",
+        "Would delete 3 orphaned files",
+        "Would delete 3 orphaned render job records",
+        "Comprehensive cleanup cycle completed",
+    ]
+
+
+def test_the_log_of_a_failed_run_ends_in_an_error_and_never_says_completed(
+    application: Application, cleanup: Cleanup, servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    application.render_many(3)
+    with servers.database.connect() as connection:
+        connection.execute("alter table user_assets disable trigger storage_cleanup_guard")
+    with caplog.at_level(logging.INFO, "storage_cleanup"):
+        answer = cleanup()
+    assert answer["status"] == "failed"
+    assert messages(caplog)[-1] == f"Cleanup cycle failed: {answer['message']}"
+    assert caplog.records[-1].levelno == logging.ERROR
+    assert "Comprehensive cleanup cycle completed" not in messages(caplog)
+
+
+def test_a_dry_run_that_failed_offers_no_plan(application: Application, cleanup: Cleanup, servers: Servers) -> None:
+    application.render_many(3)
+    with servers.database.connect() as connection:
+        connection.execute("alter table user_assets disable trigger storage_cleanup_guard")
+    answer = cleanup(dry_run=True)
+    assert answer["status"] == "failed"
+    assert "plan_id" not in answer
+
+
+def test_what_is_kept_was_examined_and_not_planned(application: Application, cleanup: Cleanup) -> None:
+    renders = application.render_many(3)
+    application.save(renders[0])
+    application.add_job(output_url="https://elsewhere.example/a.png")
+    account = cleanup()["phases"]["storage_files"]
+    assert (account["examined"], account["kept"], account["planned"], account["deleted"]) == (4, 2, 2, 2)
+    assert account["reasons"]["kept"] == {"foreign_host": 1, "saved": 1}

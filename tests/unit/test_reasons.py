@@ -27,7 +27,7 @@ def reasons_in_python() -> Iterator[str]:
     for module in [*PACKAGE.glob("phases/*.py"), PACKAGE / "watch.py"]:
         text = module.read_text()
         yield from re.findall(r'(?:skipped|failed)\["(\w+)"\]', text)
-        yield from re.findall(r'_(?:Skipped|Failed|Stopped)Error\("(\w+)"\)', text)
+        yield from re.findall(r'_(?:Kept|Failed|Stopped)Error\("(\w+)"\)', text)
         yield from re.findall(r'kept\[[\w.]+\] = "(\w+)"', text)
         yield from re.findall(r'(?:stopped = |else |return |return None if .* else )"([a-z]+_\w+|disabled)"', text)
 

@@ -64,7 +64,7 @@ def test_an_old_file_goes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("age", [0, 60, 3600, -5])
 def test_a_file_that_is_not_older_than_the_threshold_stays(tmp_path: Path, age: float) -> None:
     make_file(tmp_path / "storage-a", NOW - age)
-    assert clean(tmp_path).skipped == {"too_young": 1}
+    assert clean(tmp_path).kept == {"too_young": 1}
     assert names(tmp_path) == ["storage-a"]
 
 
@@ -88,13 +88,13 @@ def test_one_fresh_file_at_any_depth_keeps_the_whole_directory(tmp_path: Path) -
     make_directory(tmp_path / "storage-d", {"a": OLD})
     make_directory(tmp_path / "storage-d" / "inner", {"b": FRESH})
     touch(tmp_path / "storage-d", OLD)
-    assert clean(tmp_path).skipped == {"too_young": 1}
+    assert clean(tmp_path).kept == {"too_young": 1}
     assert names(tmp_path / "storage-d") == ["a", "inner"]
 
 
 def test_a_fresh_directory_stays_though_its_files_are_old(tmp_path: Path) -> None:
     make_directory(tmp_path / "storage-d", {"a": OLD}, when=FRESH)
-    assert clean(tmp_path).skipped == {"too_young": 1}
+    assert clean(tmp_path).kept == {"too_young": 1}
 
 
 def test_a_link_goes_and_its_target_stays(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_link_goes_and_its_target_stays(tmp_path: Path) -> None:
 def test_a_fresh_link_to_something_old_stays(tmp_path: Path) -> None:
     (tmp_path / "storage-link").symlink_to(make_file(tmp_path / "precious"))
     touch(tmp_path / "storage-link", FRESH)
-    assert clean(tmp_path).skipped == {"too_young": 1}
+    assert clean(tmp_path).kept == {"too_young": 1}
 
 
 def test_a_link_inside_a_directory_is_not_followed(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_sockets_and_pipes_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         server.bind("storage-socket")
     for name in ("storage-pipe", "storage-socket"):
         touch(Path(name), OLD)
-    assert clean(tmp_path).skipped == {"special_file": 2}
+    assert clean(tmp_path).kept == {"special_file": 2}
     assert len(names(tmp_path)) == 2
 
 
@@ -139,7 +139,7 @@ def test_a_directory_with_a_pipe_in_it_stays_whole(tmp_path: Path) -> None:
     os.mkfifo(directory / "pipe")
     touch(directory / "pipe", OLD)
     touch(directory, OLD)
-    assert clean(tmp_path).skipped == {"special_file": 1}
+    assert clean(tmp_path).kept == {"special_file": 1}
     assert names(directory) == ["a", "pipe"]
 
 
@@ -152,7 +152,7 @@ def test_another_file_system_is_not_entered(tmp_path: Path, monkeypatch: pytest.
         return os.stat_result((*status[:2], status.st_dev + 1, *status[3:])) if name == "storage-d" else status
 
     monkeypatch.setattr(os, "stat", elsewhere)
-    assert clean(tmp_path).skipped == {"other_file_system": 1}
+    assert clean(tmp_path).kept == {"other_file_system": 1}
     assert names(tmp_path / "storage-d") == ["a"]
 
 
@@ -188,8 +188,8 @@ def test_a_dry_run_decides_the_same_and_removes_nothing(tmp_path: Path) -> None:
     make_file(tmp_path / "storage-b", FRESH)
     make_directory(tmp_path / "storage-d", {"a": OLD, "b": OLD})
     result = clean(tmp_path, dry_run=True)
-    assert (result.planned, result.deleted, result.would_delete, result.bytes) == (3, 0, 2, 30)
-    assert result.skipped == {"dry_run": 2, "too_young": 1}
+    assert (result.planned, result.deleted, result.would_delete, result.bytes) == (2, 0, 2, 30)
+    assert (result.skipped, result.kept) == ({"dry_run": 2}, {"too_young": 1})
     assert len(names(tmp_path)) == 3
 
 
@@ -436,5 +436,5 @@ def test_exactly_the_old_candidates_go(tmp_path_factory: pytest.TempPathFactory,
     kept = {name for name in tree if name not in candidates or holds_fresh(tree[name])}
     result = clean(directory)
     assert set(names(directory)) == kept
-    assert result.planned == len(candidates)
+    assert result.examined == len(candidates)
     assert stat.S_ISDIR(directory.stat().st_mode)

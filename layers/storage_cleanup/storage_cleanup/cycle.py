@@ -95,7 +95,10 @@ class _Run:
             self._with_database()
         result = self._result(self._status(), started, self._message())
         self._close(result)
-        _log.info("Comprehensive cleanup cycle completed", extra={"result": result.as_dict()})
+        if result.status is Status.FAILED:
+            _log.error("Cleanup cycle failed: %s", result.message, extra={"result": result.as_dict()})
+        else:
+            _log.info("Comprehensive cleanup cycle completed", extra={"result": result.as_dict()})
         return result
 
     # -- the phases ------------------------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ class _Run:
         )
         self.breaker_reason = self.breaker_reason or breaker.reason
         if self.options.dry_run:
-            _log.info("Dry run: %d orphaned Supabase files would be removed", result.would_delete)
+            _log.info("Would delete %d orphaned files", result.would_delete, extra={"bytes": result.bytes})
         else:
             _log.info("Successfully deleted %d orphaned files", result.deleted, extra={"bytes": result.bytes})
         return result
@@ -192,11 +195,7 @@ class _Run:
         if self.breaker_reason:
             result.error = result.error or str(BreakerOpenError(self.breaker_reason))
         if self.options.dry_run:
-            # In a real run the rows of the files that are planned above would follow them.
-            followers = self.results.get(Phase.STORAGE_FILES, PhaseResult()).skipped["dry_run"]
-            result.would_delete += followers
-            result.skipped["dry_run"] += followers
-            _log.info("Dry run: %d orphaned render job records would be removed", result.would_delete)
+            _log.info("Would delete %d orphaned render job records", result.would_delete)
         else:
             _log.info("Successfully deleted %d orphaned render job records", result.deleted)
         return result

@@ -27,7 +27,9 @@ class Status(StrEnum):
 
 @dataclass
 class PhaseResult:
-    """The account of one phase: every candidate that it looked at has exactly one outcome.
+    """The account of one phase: everything that it examined has exactly one outcome.
+
+    ``examined = planned + kept``, and ``planned = deleted + already_missing + skipped + failed``.
 
     Attributes
     ----------
@@ -35,14 +37,14 @@ class PhaseResult:
         Things that this run saw disappear because of its own request.
     already_missing
         Things that were gone before this run could prove that it removed them.
+    kept
+        Things that must not go, or not yet: how many by each reason (snake_case).
     skipped, failed
-        Reasons (in words, snake_case) with how many things each kept.
+        Things that were to go and are still there, by reason: nobody tried, or it didn't work.
     bytes
         Size of what was deleted (in a dry run: of what would be).
     seconds
         Time that the phase was at work; phases 2 and 3 work side by side.
-    would_delete
-        Dry run only: how many things a real run would have tried to delete; they count as skipped (``dry_run``).
     stopped
         Why the phase ended before its work did (``disabled``, ``time_is_short``, ``limit_reached`` …), or None.
     error
@@ -51,11 +53,11 @@ class PhaseResult:
 
     deleted: int = 0
     already_missing: int = 0
+    kept: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
     seconds: float = 0.0
-    would_delete: int = 0
     stopped: str | None = None
     error: str | None = None
 
@@ -64,29 +66,41 @@ class PhaseResult:
         return PhaseResult(
             deleted=self.deleted + other.deleted,
             already_missing=self.already_missing + other.already_missing,
+            kept=self.kept + other.kept,
             skipped=self.skipped + other.skipped,
             failed=self.failed + other.failed,
             bytes=self.bytes + other.bytes,
             seconds=self.seconds + other.seconds,
-            would_delete=self.would_delete + other.would_delete,
             stopped=self.stopped or other.stopped,
             error=self.error or other.error,
         )
 
     @property
+    def examined(self) -> int:
+        """Number of things that the phase decided about."""
+        return self.planned + self.kept.total()
+
+    @property
     def planned(self) -> int:
-        """Number of candidates that the phase decided about; the sum of all outcomes."""
+        """Number of things that were to go."""
         return self.deleted + self.already_missing + self.skipped.total() + self.failed.total()
+
+    @property
+    def would_delete(self) -> int:
+        """Number of things that a real run would have tried to delete; 0 unless this is a dry run."""
+        return self.skipped["dry_run"]
 
     def as_dict(self, *, dry_run: bool = False) -> dict[str, Any]:
         """Return the account as JSON-ready values; ``would_delete`` only in a dry run."""
         account: dict[str, Any] = {
+            "examined": self.examined,
+            "kept": self.kept.total(),
             "planned": self.planned,
             "deleted": self.deleted,
             "already_missing": self.already_missing,
             "skipped": self.skipped.total(),
             "failed": self.failed.total(),
-            "reasons": {"skipped": dict(sorted(self.skipped.items())), "failed": dict(sorted(self.failed.items()))},
+            "reasons": {name: dict(sorted(getattr(self, name).items())) for name in ("kept", "skipped", "failed")},
             "bytes": self.bytes,
             "seconds": round(self.seconds, 3),
         }
@@ -127,7 +141,7 @@ class RunResult:
     message: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the answer as JSON-ready values; a dry run names its ``plan_id`` and what it would save."""
+        """Return the answer as JSON-ready values; a dry run names its ``plan_id``, unless it failed."""
         answer: dict[str, Any] = {
             "run_id": self.run_id,
             "status": self.status.value,
@@ -142,7 +156,7 @@ class RunResult:
         }
         if self.breaker_open:
             answer["breaker_open"] = True
-        if self.dry_run:
+        if self.dry_run and self.status is not Status.FAILED:
             answer["plan_id"] = self.run_id
             freed = sum(result.bytes for result in self.phases.values())
             answer["would_save_usd_per_month"] = round(monthly_cost(freed), 6)

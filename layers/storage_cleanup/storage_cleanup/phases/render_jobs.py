@@ -67,7 +67,10 @@ class RenderJobs(AbstractContextManager["RenderJobs"]):
         self._thread.shutdown(cancel_futures=kind is not None)
 
     def follow(self, jobs: Sequence[UUID]) -> None:
-        """Delete the rows of these jobs soon: this run has found their files gone."""
+        """Delete the rows of these jobs soon: this run has found their files gone (in a dry run: would remove them)."""
+        if self._order.dry_run:
+            self._plan(len(jobs))
+            return
         self._wait_for_all_but(_MOST_WAITING - 1)
         self._waiting.append(self._thread.submit(self._do, lambda: self._delete(jobs)))
 
@@ -128,7 +131,7 @@ class RenderJobs(AbstractContextManager["RenderJobs"]):
             )
             claimed = [verdict.job_id for verdict in verdicts if verdict.outcome == "claimed"]
             left -= len(claimed)
-            self._account([verdict for verdict in verdicts if verdict.outcome != "claimed"])
+            self._result.kept.update(verdict.outcome for verdict in verdicts if verdict.outcome != "claimed")
             if self._order.dry_run:
                 self._plan(len(claimed))
             elif claimed:
@@ -156,7 +159,6 @@ class RenderJobs(AbstractContextManager["RenderJobs"]):
         return self._result.stopped is not None
 
     def _plan(self, count: int) -> None:
-        self._result.would_delete += count
         self._result.skipped["dry_run"] += count
 
     def _account(self, rows: Sequence[RowOutcome]) -> None:

@@ -57,7 +57,7 @@ def clean_storage_files(
     stop
         Returns a reason to take no more work, or None.
     on_gone
-        Called with jobs whose file is known to be gone, so that their rows may follow.
+        Called with jobs whose file is known to be gone (in a dry run: would be), so that their rows may follow.
     """
     started = time.monotonic()
     claims = _Claims(order, database, parse, assert_may_delete, breaker, stop)
@@ -169,7 +169,7 @@ class _Claims:
     def _keep(self, kept: dict[UUID, str]) -> None:
         for job, reason in kept.items():
             _log.debug("Kept", extra={"job_id": str(job), "reason": reason})
-        self.result.skipped.update(kept.values())
+        self.result.kept.update(kept.values())
         if kept and not self.order.dry_run:
             self.database.park(kept, self.order.max_age)
 
@@ -181,33 +181,34 @@ class _Claims:
                 continue
             if verdict.outcome == "claimed":
                 claimed.append(verdict)
-            elif verdict.outcome == "already_missing" and not self.order.dry_run:
+            elif verdict.outcome == "already_missing":
                 self.result.already_missing += 1
                 gone.append(verdict.job_id)
-            elif verdict.outcome == "already_missing":
-                self.result.skipped["dry_run"] += 1
             elif verdict.outcome == "stuck":
                 self.result.failed["stuck"] += 1
             else:
-                self.result.skipped[verdict.outcome] += 1
+                self.result.kept[verdict.outcome] += 1
                 if verdict.outcome in _STAYING:
                     self._looked_at.add(verdict.job_id)
         files = len(_one_an_object(claimed))
         self._taken += files
         if self.order.dry_run:
-            self._plan(claimed)
-            return _Page()
+            return self._plan(claimed, gone)
         if claimed:
             _log.info("Cleaning up %d orphaned Supabase files", files, extra={"files": files})
         return _Page(claimed, gone, is_adopted)
 
-    def _plan(self, claimed: Sequence[Verdict]) -> None:
-        """Count what a real run would ask for. A job that shares its file can turn up on a later page again."""
-        self._counted.update(claim.job_id for claim in claimed)
+    def _plan(self, claimed: Sequence[Verdict], gone: Sequence[UUID]) -> _Page:
+        """Count what a real run would ask for; the rows of all these jobs would follow.
+
+        Nothing is claimed, so a job that shares its file can turn up on a later page again.
+        """
+        rows = [claim.job_id for claim in claimed] + list(gone)
+        self._counted.update(rows)
         for claim in _one_an_object(claimed):
-            self.result.would_delete += 1
+            self.result.skipped["dry_run"] += 1
             self.result.bytes += claim.bytes
-        self.result.skipped["dry_run"] += len(claimed)
+        return _Page(gone=rows)
 
 
 @dataclass

@@ -76,7 +76,7 @@ class _Outcome(Enum):
     WOULD_DELETE = auto()
 
 
-class _SkippedError(Exception):
+class _KeptError(Exception):
     """The entry is kept, for a reason that is in order."""
 
 
@@ -134,8 +134,8 @@ class _Sweep:
         path = directory / entry.name
         try:
             outcome = self._treat(entry)
-        except _SkippedError as reason:
-            self.result.skipped[str(reason)] += 1
+        except _KeptError as reason:
+            self.result.kept[str(reason)] += 1
             _logger.debug("Kept temporary %r: %s", str(path), reason)
         except _FailedError as reason:
             self.result.failed[str(reason)] += 1
@@ -151,7 +151,6 @@ class _Sweep:
             case _Outcome.ALREADY_MISSING:
                 self.result.already_missing += 1
             case _Outcome.WOULD_DELETE:
-                self.result.would_delete += 1
                 self.result.skipped["dry_run"] += 1
 
     def _treat(self, entry: "_Entry") -> _Outcome:
@@ -170,11 +169,11 @@ class _Sweep:
         """Refuse what has to stay whatever its name is."""
         # Only directories tell: overlayfs gives files the device of their layer. A file that is a mount point is busy.
         if stat.S_ISDIR(status.st_mode) and status.st_dev != device:
-            raise _SkippedError("other_file_system")
+            raise _KeptError("other_file_system")
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-            raise _SkippedError("special_file")
+            raise _KeptError("special_file")
         if status.st_mtime >= self.oldest_kept:
-            raise _SkippedError("too_young")
+            raise _KeptError("too_young")
 
     def _remove_file(self, entry: "_Entry", status: os.stat_result) -> _Outcome:
         self._spend_budget()
@@ -219,7 +218,7 @@ class _Sweep:
             return
         try:
             self._judge(visit.status, device)
-        except _SkippedError:
+        except _KeptError:
             raise _FailedError("changed_meanwhile") from None
         if not stat.S_ISDIR(visit.status.st_mode):
             os.unlink(visit.name, dir_fd=visit.parent)
