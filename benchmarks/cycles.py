@@ -16,14 +16,16 @@ from uuid import UUID
 from benchmarks.project import Project
 from local.postgres import ROOT
 from local.stack import PARAMETER_DEFAULTS
-from storage_cleanup import cycle as cycle_module
-from storage_cleanup.cycle import run_cycle
-from storage_cleanup.database import Database
-from storage_cleanup.object_store import ObjectStore, Removal
-from storage_cleanup.request import RunOptions, Trigger
-from storage_cleanup.result import Phase, RunResult, Status
-from storage_cleanup.settings import Settings
-from storage_cleanup.watch import Pace, Watch
+from storage_cleanup.cleanup import cycle as cycle_module
+from storage_cleanup.cleanup.concurrency import Pace
+from storage_cleanup.cleanup.cycle import run_cycle
+from storage_cleanup.cleanup.deadline import Watch
+from storage_cleanup.cleanup.options import RunOptions
+from storage_cleanup.config.settings import Settings
+from storage_cleanup.model.account import RunResult
+from storage_cleanup.model.vocabulary import Phase, Status, Trigger
+from storage_cleanup.postgres.ledger import Database
+from storage_cleanup.storage.object_store import ObjectStore, Removal
 
 NO_LIMIT = 10_000_000
 

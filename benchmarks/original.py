@@ -12,7 +12,7 @@ import httpx
 import psycopg
 
 from benchmarks.project import Project
-from storage_cleanup.storage_url import StorageObject, parse_storage_url
+from storage_cleanup.storage.paths import StorageObject, parse_storage_url
 
 _COMPLETED = """
 select id::text, output_url from public.render_jobs

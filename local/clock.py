@@ -22,7 +22,7 @@ from local.functions import ACCOUNT, RULE, Functions
 from local.postgres import ROOT
 from local.scenario import embedded
 from local.stack import PARAMETER_PATH
-from storage_cleanup.schedule import Interval
+from storage_cleanup.scheduling.rate import Interval
 
 PRODUCTION = Interval(60)
 

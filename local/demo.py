@@ -26,7 +26,7 @@ from local.functions import RULE, Functions
 from local.postgres import ROOT
 from local.report import write_report
 from local.scenario import Case, Fate, Scenario, Scene, embedded
-from storage_cleanup.reasons import meaning
+from storage_cleanup.model.reasons import meaning
 
 _AGE = timedelta(minutes=60)
 

@@ -15,7 +15,7 @@ from local.clock import PRODUCTION, Clock
 from local.functions import Functions
 from local.postgres import ROOT
 from local.scenario import embedded
-from storage_cleanup.health_request import Period
+from storage_cleanup.events.health import Period
 
 PAGE = ROOT / "build" / "report.html"
 

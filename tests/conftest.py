@@ -13,7 +13,7 @@ from local.keys import Keys
 from local.postgres import Database, Postgres
 from local.stack import BUCKETS, own_directory, write_parameters
 from local.storage_emulator import StorageServer
-from storage_cleanup import aws as clients
+from storage_cleanup.aws import clients
 
 _NUMBERS = count(1)
 _BUCKET_ROWS = [(bucket, bucket, public) for bucket, public in BUCKETS.items()]

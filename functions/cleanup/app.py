@@ -9,13 +9,21 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from storage_cleanup.aws import client
-from storage_cleanup.cycle import KEEP_HISTORY, run_cycle
-from storage_cleanup.database import Database
-from storage_cleanup.drain import start_drain
+from storage_cleanup.aws.clients import client
+from storage_cleanup.aws.parameter_store import ParameterStore
+from storage_cleanup.cleanup.cycle import KEEP_HISTORY, run_cycle
+from storage_cleanup.cleanup.deadline import Watch
+from storage_cleanup.cleanup.options import resolve
+from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ConfigurationError, RequestError
-from storage_cleanup.object_store import ObjectStore
-from storage_cleanup.observability import (
+from storage_cleanup.events.cleanup import DrainRequest, parse_cleanup_event, parse_drain_event
+from storage_cleanup.model.account import RunResult
+from storage_cleanup.postgres.ledger import Database
+from storage_cleanup.scheduling.drain import start_drain
+from storage_cleanup.scheduling.rate import Interval
+from storage_cleanup.scheduling.rule import repair_rule
+from storage_cleanup.storage.object_store import ObjectStore
+from storage_cleanup.telemetry import (
     logger,
     metrics,
     record_drain,
@@ -25,12 +33,6 @@ from storage_cleanup.observability import (
     record_start,
     traced,
 )
-from storage_cleanup.parameters import ParameterStore
-from storage_cleanup.request import DrainRequest, parse_cleanup_event, parse_drain_event, resolve
-from storage_cleanup.result import RunResult
-from storage_cleanup.schedule import Interval, repair_rule
-from storage_cleanup.settings import Settings
-from storage_cleanup.watch import Watch
 
 _KEEP_HISTORY = timedelta(days=int(os.environ.get("HISTORY_DAYS") or KEEP_HISTORY.days))
 

@@ -5,16 +5,16 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from storage_cleanup.aws import client
-from storage_cleanup.checkup import HealthAnswer, examine, refused
+from storage_cleanup.aws.clients import client
+from storage_cleanup.aws.parameter_store import ParameterStore
+from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ConfigurationError, RequestError
-from storage_cleanup.health import Status
-from storage_cleanup.health_request import Period, ReportRequest, parse_health_event
-from storage_cleanup.observability import count, logger, metrics, traced
-from storage_cleanup.observer import Observer
-from storage_cleanup.parameters import ParameterStore
-from storage_cleanup.pricing import price_per_gigabyte_month
-from storage_cleanup.settings import Settings
+from storage_cleanup.events.health import Period, ReportRequest, parse_health_event
+from storage_cleanup.health.checks import Status
+from storage_cleanup.health.runner import HealthAnswer, examine, refused
+from storage_cleanup.model.pricing import price_per_gigabyte_month
+from storage_cleanup.postgres.observer import Observer
+from storage_cleanup.telemetry import count, logger, metrics, traced
 
 _RESERVE_SECONDS = 10  # for drawing and delivering a report
 
@@ -51,9 +51,9 @@ def _health(seconds: float) -> HealthAnswer:
 
 def _report(period: Period, seconds: float) -> dict[str, Any]:
     # The layer of the chart library is for reports only, and takes time to import.
-    from storage_cleanup.report import gather, make_report  # noqa: PLC0415
-    from storage_cleanup.reporting.delivery import Address, deliver  # noqa: PLC0415
-    from storage_cleanup.reporting.page import render_page  # noqa: PLC0415
+    from storage_cleanup.reports.delivery import Address, deliver  # noqa: PLC0415
+    from storage_cleanup.reports.page import render_page  # noqa: PLC0415
+    from storage_cleanup.reports.report import gather, make_report  # noqa: PLC0415
 
     settings = _settings()
     stage = os.environ["PARAMETER_PATH"].rstrip("/").rpartition("/")[2]

@@ -12,10 +12,10 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from storage_cleanup import cadence
 from storage_cleanup.errors import ScheduleError
-from storage_cleanup.observability import count, logger, metrics
-from storage_cleanup.schedule import sync_rule
+from storage_cleanup.scheduling import monitor as cadence
+from storage_cleanup.scheduling.rule import sync_rule
+from storage_cleanup.telemetry import count, logger, metrics
 
 
 @metrics.log_metrics

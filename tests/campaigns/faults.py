@@ -28,12 +28,14 @@ from local.keys import Keys
 from local.postgres import Database as LocalDatabase
 from local.storage_emulator import StorageServer
 from local.storage_emulator.faults import Fault
-from storage_cleanup import database as database_module
-from storage_cleanup import object_store, storage_client
-from storage_cleanup.database import Database
+from storage_cleanup.cleanup.phases import storage_files
 from storage_cleanup.errors import DatabaseError
-from storage_cleanup.phases import storage_files
-from storage_cleanup.result import Phase, RunResult
+from storage_cleanup.model.account import RunResult
+from storage_cleanup.model.vocabulary import Phase
+from storage_cleanup.postgres import ledger as database_module
+from storage_cleanup.postgres.ledger import Database
+from storage_cleanup.storage import client as storage_client
+from storage_cleanup.storage import object_store
 from tests.campaigns.ground import Ground, prepared_ground
 from tests.campaigns.report import Figures, missed
 from tests.integration.direct import cycle

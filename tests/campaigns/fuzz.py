@@ -27,11 +27,12 @@ from psycopg import errors as pg
 
 from local.postgres import Database, Postgres
 from local.stack import own_directory
+from storage_cleanup.cleanup.options import resolve
+from storage_cleanup.cleanup.phases.temp_files import clean_temp_files
+from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ConfigurationError, RequestError
-from storage_cleanup.phases.temp_files import clean_temp_files
-from storage_cleanup.request import parse_cleanup_event, resolve
-from storage_cleanup.settings import Settings
-from storage_cleanup.storage_url import LEGAL_IN_NAMES, SHAPES, StorageObject, parse_storage_url
+from storage_cleanup.events.cleanup import parse_cleanup_event
+from storage_cleanup.storage.paths import LEGAL_IN_NAMES, SHAPES, StorageObject, parse_storage_url
 from tests.campaigns.faults import silence
 from tests.campaigns.ground import Ground, prepared_ground
 from tests.campaigns.report import Figures, missed

@@ -10,13 +10,14 @@ from local.keys import Keys
 from local.postgres import Database, Postgres
 from local.stack import PARAMETER_DEFAULTS, create_buckets, own_directory
 from local.storage_emulator import StorageServer
-from storage_cleanup import database as product
-from storage_cleanup.cycle import run_cycle
-from storage_cleanup.object_store import ObjectStore
-from storage_cleanup.request import parse_cleanup_event, resolve
-from storage_cleanup.result import RunResult
-from storage_cleanup.settings import Settings
-from storage_cleanup.watch import Watch
+from storage_cleanup.cleanup.cycle import run_cycle
+from storage_cleanup.cleanup.deadline import Watch
+from storage_cleanup.cleanup.options import resolve
+from storage_cleanup.config.settings import Settings
+from storage_cleanup.events.cleanup import parse_cleanup_event
+from storage_cleanup.model.account import RunResult
+from storage_cleanup.postgres import ledger as product
+from storage_cleanup.storage.object_store import ObjectStore
 
 INVOCATION_MILLISECONDS = 900_000
 

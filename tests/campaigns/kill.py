@@ -34,11 +34,10 @@ from psycopg import errors as pg
 
 from local.functions import Context, load_function
 from local.postgres import Database
-from storage_cleanup import database as product_database
-from storage_cleanup import storage_client as storage_client  # noqa: PLC0414  (loaded before the forks)
-from storage_cleanup import transactions
-from storage_cleanup.object_store import ObjectStore
-from storage_cleanup.phases import render_jobs, storage_files
+from storage_cleanup.cleanup.phases import render_jobs, storage_files
+from storage_cleanup.postgres import connection as transactions
+from storage_cleanup.postgres import ledger as product_database
+from storage_cleanup.storage.object_store import ObjectStore
 from tests.campaigns.ground import INVOCATION_MILLISECONDS, Ground, Project, prepared_ground, quiet
 from tests.campaigns.report import Figures, missed
 

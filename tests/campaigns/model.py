@@ -27,7 +27,8 @@ from hypothesis.stateful import (
 
 from local.application import Application, Link, Render
 from local.postgres import Database
-from storage_cleanup.result import Phase, PhaseResult, Status
+from storage_cleanup.model.account import PhaseResult
+from storage_cleanup.model.vocabulary import Phase, Status
 from tests.campaigns.ground import Ground, prepared_ground, quiet
 from tests.campaigns.report import Figures, missed
 from tests.integration.direct import Project, cycle

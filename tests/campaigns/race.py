@@ -28,7 +28,7 @@ from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
 from local.postgres import ROOT, Database
-from storage_cleanup.result import Phase, Status
+from storage_cleanup.model.vocabulary import Phase, Status
 from tests.campaigns.ground import Ground, Project, prepared_ground, quiet
 from tests.campaigns.report import Figures, missed
 

@@ -17,8 +17,9 @@ from local.clock import PRODUCTION, Clock
 from local.functions import RULE, Functions, function_for
 from local.postgres import ROOT
 from local.stack import PARAMETER_PATH, SECURE_PARAMETERS
-from storage_cleanup import checkup, health
-from storage_cleanup.settings import Settings
+from storage_cleanup.config.settings import Settings
+from storage_cleanup.health import checks as health
+from storage_cleanup.health import runner as checkup
 from tests.campaigns.__main__ import NAMES
 from tests.conftest import Servers
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from storage_cleanup import cadence
-from storage_cleanup.schedule import Interval
+from storage_cleanup.scheduling import monitor as cadence
+from storage_cleanup.scheduling.rate import Interval
 from tests.infrastructure.alarms import Figures, states
 from tests.infrastructure.conftest import STAGE, Template
 

@@ -118,8 +118,8 @@ def test_layers_are_small_and_carry_bytecode(built: Built) -> None:
     native = {path.name.split(".cpython-313-")[1] for path in files if ".cpython-313-" in path.name}
     assert native == {"aarch64-linux-gnu.so"}
     package = built.directory / "PackageLayer/python/storage_cleanup"
-    assert list(package.glob("__pycache__/settings.cpython-313.pyc"))
-    assert list(package.glob("sql/*.sql"))
+    assert list(package.glob("config/__pycache__/settings.cpython-313.pyc"))
+    assert list(package.glob("postgres/sql/*.sql"))
 
 
 def test_every_function_has_its_code(built: Built) -> None:

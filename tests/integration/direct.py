@@ -9,13 +9,15 @@ from local.keys import Keys
 from local.postgres import Database as LocalDatabase
 from local.stack import PARAMETER_DEFAULTS
 from local.storage_emulator import StorageServer
-from storage_cleanup.cycle import run_cycle
-from storage_cleanup.database import Database
-from storage_cleanup.object_store import ObjectStore
-from storage_cleanup.request import CleanupRequest, Trigger, resolve
-from storage_cleanup.result import RunResult
-from storage_cleanup.settings import Settings
-from storage_cleanup.watch import Watch
+from storage_cleanup.cleanup.cycle import run_cycle
+from storage_cleanup.cleanup.deadline import Watch
+from storage_cleanup.cleanup.options import resolve
+from storage_cleanup.config.settings import Settings
+from storage_cleanup.events.cleanup import CleanupRequest
+from storage_cleanup.model.account import RunResult
+from storage_cleanup.model.vocabulary import Trigger
+from storage_cleanup.postgres.ledger import Database
+from storage_cleanup.storage.object_store import ObjectStore
 
 
 class Project(Protocol):

@@ -12,7 +12,7 @@ import pytest
 
 from local.application import Application
 from local.stack import PARAMETER_PATH
-from storage_cleanup.drain import deal
+from storage_cleanup.scheduling.drain import deal
 from tests.conftest import Servers
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,14 +21,16 @@ from local.application import Application
 from local.postgres import Postgres
 from local.stack import PARAMETER_PATH
 from local.storage_emulator.faults import Fault
-from storage_cleanup import database as database_module
-from storage_cleanup import object_store, storage_client
+from storage_cleanup.cleanup.deadline import Watch
+from storage_cleanup.cleanup.phases import storage_files
 from storage_cleanup.errors import ConfigurationError, ObjectStoreError, RequestError
-from storage_cleanup.object_store import ObjectStore
-from storage_cleanup.phases import storage_files
-from storage_cleanup.result import RunResult, Status
-from storage_cleanup.storage_client import StorageClient
-from storage_cleanup.watch import Watch
+from storage_cleanup.model.account import RunResult
+from storage_cleanup.model.vocabulary import Status
+from storage_cleanup.postgres import ledger as database_module
+from storage_cleanup.storage import client as storage_client
+from storage_cleanup.storage import object_store
+from storage_cleanup.storage.client import StorageClient
+from storage_cleanup.storage.object_store import ObjectStore
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
 from tests.integration.direct import cycle, ledger, let_time_pass

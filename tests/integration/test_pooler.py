@@ -12,8 +12,8 @@ from psycopg import errors as pg
 
 from local.application import Application
 from storage_cleanup.errors import DatabaseError
-from storage_cleanup.result import Status
-from storage_cleanup.transactions import Transactions
+from storage_cleanup.model.vocabulary import Status
+from storage_cleanup.postgres.connection import Transactions
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
 from tests.integration.direct import cycle

@@ -12,8 +12,9 @@ from local.aws import Aws
 from local.clock import Clock, parameter_change_event, scheduled_event
 from local.functions import RULE, Functions, function_for
 from local.stack import PARAMETER_PATH
-from storage_cleanup.request import Trigger, parse_cleanup_event
-from storage_cleanup.schedule import Interval
+from storage_cleanup.events.cleanup import parse_cleanup_event
+from storage_cleanup.model.vocabulary import Trigger
+from storage_cleanup.scheduling.rate import Interval
 
 EVENTS = Path(__file__).resolve().parents[2] / "events"
 

@@ -4,12 +4,11 @@ import math
 import random
 from datetime import UTC, datetime, timedelta
 
-from storage_cleanup import health
-from storage_cleanup.checkup import HealthAnswer
-from storage_cleanup.health import Finding
-from storage_cleanup.health_request import Period
-from storage_cleanup.observer import DayOfWork, Stored, Trouble, Usage
-from storage_cleanup.report import Material, Report, make_report
+from storage_cleanup.events.health import Period
+from storage_cleanup.health import checks as health
+from storage_cleanup.health.runner import HealthAnswer
+from storage_cleanup.postgres.observer import DayOfWork, Finding, Stored, Trouble, Usage
+from storage_cleanup.reports.report import Material, Report, make_report
 
 NOW = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
 PRICE = 0.021

@@ -8,11 +8,11 @@ import boto3
 import pytest
 from botocore.stub import ANY, Stubber
 
-from storage_cleanup.drain import MOST_CYCLES, Shares, deal, start_drain
+from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import DrainError, RequestError
-from storage_cleanup.request import DrainRequest, parse_cleanup_event, parse_drain_event
-from storage_cleanup.result import Phase
-from storage_cleanup.settings import Settings
+from storage_cleanup.events.cleanup import DrainRequest, parse_cleanup_event, parse_drain_event
+from storage_cleanup.model.vocabulary import Phase
+from storage_cleanup.scheduling.drain import MOST_CYCLES, Shares, deal, start_drain
 from tests.unit.examples import PARAMETERS
 
 ARN = "arn:aws:states:eu-central-1:123456789012:stateMachine:drain"

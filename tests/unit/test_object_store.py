@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from storage_cleanup.errors import ObjectStoreError
-from storage_cleanup.object_store import ObjectStore
+from storage_cleanup.storage.object_store import ObjectStore
 
 Answer = tuple[int, dict[str, str], bytes]
 NO_BUCKETS: Answer = (200, {}, b"[]")

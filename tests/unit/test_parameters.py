@@ -9,8 +9,8 @@ from botocore.stub import Stubber
 from moto import mock_aws
 from mypy_boto3_ssm import SSMClient
 
+from storage_cleanup.aws.parameter_store import ParameterStore
 from storage_cleanup.errors import ConfigurationError
-from storage_cleanup.parameters import ParameterStore
 
 PATH = "/storage-cleanup/testing"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storage_cleanup.reasons import MEANINGS, meaning
+from storage_cleanup.model.reasons import MEANINGS, meaning
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "layers/storage_cleanup/storage_cleanup"
@@ -24,7 +24,7 @@ def reasons_in_sql() -> Iterator[str]:
 
 
 def reasons_in_python() -> Iterator[str]:
-    for module in [*PACKAGE.glob("phases/*.py"), PACKAGE / "watch.py"]:
+    for module in PACKAGE.glob("cleanup/**/*.py"):
         text = module.read_text()
         yield from re.findall(r'(?:skipped|failed)\["(\w+)"\]', text)
         yield from re.findall(r'_(?:Kept|Failed|Stopped)Error\("(\w+)"\)', text)

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from storage_cleanup.health_request import Period
-from storage_cleanup.observer import DayOfWork, Stored, Trouble, Usage
-from storage_cleanup.pricing import GIGABYTE
-from storage_cleanup.report import SPANS, Material, human_bytes, human_money, incidents, make_report
+from storage_cleanup.events.health import Period
+from storage_cleanup.model.pricing import GIGABYTE
+from storage_cleanup.postgres.observer import DayOfWork, Stored, Trouble, Usage
+from storage_cleanup.reports.report import SPANS, Material, human_bytes, human_money, incidents, make_report
 from tests.unit.history import NOW, PRICE, a_year, nothing, unwell, well
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from storage_cleanup.health_request import Period
-from storage_cleanup.report import Report
-from storage_cleanup.reporting.page import render_page
+from storage_cleanup.events.health import Period
+from storage_cleanup.reports.page import render_page
+from storage_cleanup.reports.report import Report
 from tests.unit.browser import PROGRAM, Tab, browser
 from tests.unit.history import a_year, nothing, unwell
 

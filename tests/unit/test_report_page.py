@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from storage_cleanup.health_request import Period
-from storage_cleanup.report import Report
-from storage_cleanup.reporting.charts import draw
-from storage_cleanup.reporting.page import render_page
+from storage_cleanup.events.health import Period
+from storage_cleanup.reports.charts import draw
+from storage_cleanup.reports.page import render_page
+from storage_cleanup.reports.report import Report
 from tests.unit.history import a_year, nothing, unwell
 
 _VOID = {"meta", "link", "br", "img"}

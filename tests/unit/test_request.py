@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage_cleanup.cleanup.options import RunOptions, resolve
+from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import RequestError
-from storage_cleanup.request import CleanupRequest, RunOptions, Trigger, parse_cleanup_event, resolve
-from storage_cleanup.result import Phase
-from storage_cleanup.settings import Settings
+from storage_cleanup.events.cleanup import CleanupRequest, parse_cleanup_event
+from storage_cleanup.model.vocabulary import Phase, Trigger
 from tests.unit.examples import PARAMETERS
 
 PLAN = "0b9c7c3e-6e5b-4f0e-9a51-7c1f4dd5a1f0"

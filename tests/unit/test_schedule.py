@@ -10,7 +10,9 @@ from moto import mock_aws
 from mypy_boto3_events import EventBridgeClient
 
 from storage_cleanup.errors import ScheduleError
-from storage_cleanup.schedule import Interval, ScheduleChange, repair_rule, sync_rule
+from storage_cleanup.model.account import ScheduleChange
+from storage_cleanup.scheduling.rate import Interval
+from storage_cleanup.scheduling.rule import repair_rule, sync_rule
 
 RULE = "storage-cleanup-testing"
 

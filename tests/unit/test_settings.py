@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage_cleanup.config.settings import Settings, key_faults
 from storage_cleanup.errors import ConfigurationError
-from storage_cleanup.result import Phase
-from storage_cleanup.settings import Profile, Settings, key_faults
+from storage_cleanup.model.vocabulary import Phase, Profile
 from tests.unit.examples import OTHER_REF, PARAMETERS, REF, jwt
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

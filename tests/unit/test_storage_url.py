@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage_cleanup.storage_url import LEGAL_IN_NAMES, SHAPES, Reason, Refusal, StorageObject, parse_storage_url
+from storage_cleanup.model.reasons import Reason
+from storage_cleanup.storage.paths import LEGAL_IN_NAMES, SHAPES, Refusal, StorageObject, parse_storage_url
 
 ORIGIN = "https://abc.supabase.co"
 BUCKETS = frozenset({"images", "videos", "my files"})

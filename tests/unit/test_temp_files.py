@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage_cleanup.phases.temp_files import clean_temp_files
-from storage_cleanup.result import PhaseResult
+from storage_cleanup.cleanup.phases.temp_files import clean_temp_files
+from storage_cleanup.model.account import PhaseResult
 
 NOW = 2_000_000_000.0
 OLD, FRESH = NOW - 7200, NOW - 60

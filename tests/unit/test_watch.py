@@ -1,6 +1,6 @@
 """The pace of requests: what the server can bear is found out."""
 
-from storage_cleanup.watch import Pace
+from storage_cleanup.cleanup.concurrency import Pace
 
 
 class Clock:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage_cleanup.wording import shown, unknown_names
+from storage_cleanup.events.wording import shown, unknown_names
 
 
 @pytest.mark.parametrize(

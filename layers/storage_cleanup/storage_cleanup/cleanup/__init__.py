@@ -1,0 +1,1 @@
+"""One cycle and its phases."""

@@ -1,0 +1,64 @@
+"""How long a run may go on: the time left, and the kill switch."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from storage_cleanup.errors import ConfigurationError
+
+_log = logging.getLogger(__name__)
+_SWITCH_SECONDS = 1.0
+
+
+class Watch:
+    """Tells when to stop taking work. Safe to ask from several threads.
+
+    Parameters
+    ----------
+    remaining_milliseconds
+        Time until the invocation is ended from outside: Lambda's ``get_remaining_time_in_millis``.
+    enabled
+        Reads the kill switch; asked at most once a second.
+    reserve_seconds
+        Time kept for what is under way: finishing requests, settling them, closing the run.
+    """
+
+    def __init__(
+        self,
+        remaining_milliseconds: Callable[[], int],
+        enabled: Callable[[], bool],
+        *,
+        reserve_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._remaining_milliseconds = remaining_milliseconds
+        self._enabled = enabled
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._asked_at = float("-inf")
+        self._switched_off: str | None = None
+        # A short invocation keeps a share of its time instead, or it would never begin.
+        self._reserve_seconds = min(reserve_seconds, self.remaining_seconds / 4)
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Time until the invocation is ended from outside."""
+        return self._remaining_milliseconds() / 1000
+
+    def stop_reason(self) -> str | None:
+        """Return ``time_is_short``, ``disabled`` or ``switch_unreadable``, or None to go on."""
+        if self.remaining_seconds < self._reserve_seconds:
+            return "time_is_short"
+        with self._lock:
+            if self._switched_off is None and self._clock() - self._asked_at >= _SWITCH_SECONDS:
+                self._asked_at = self._clock()
+                self._switched_off = self._read_switch()
+            return self._switched_off
+
+    def _read_switch(self) -> str | None:
+        try:
+            return None if self._enabled() else "disabled"
+        except ConfigurationError as error:
+            _log.error("The kill switch can't be read, so the run stops", extra={"error": str(error)})
+            return "switch_unreadable"

@@ -1,0 +1,370 @@
+"""Phase 2: files of completed jobs that are old enough and that nobody saved.
+
+Three stages overlap, each in threads of its own: pages are claimed ahead, requests are under way, and those that have
+ended are confirmed. A file is only ever asked for after its claim has been committed, and counts as gone only when
+``storage.objects`` says so.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+from storage_cleanup.cleanup.circuit_breaker import FailureBreaker
+from storage_cleanup.cleanup.concurrency import Pace
+from storage_cleanup.cleanup.phases.order import Order
+from storage_cleanup.errors import BreakerOpenError, DatabaseError, ObjectStoreError, StorageCleanupError
+from storage_cleanup.model.account import PhaseResult
+from storage_cleanup.postgres.ledger import FIRST_PAGE, Candidate, Database, Position, Verdict
+from storage_cleanup.storage.object_store import BATCH_SIZE, ObjectStore, Removal
+from storage_cleanup.storage.paths import Refusal, StorageObject
+
+_log = logging.getLogger(__name__)
+_PAGES_AHEAD = 2
+"""Pages that are claimed while others are removed: enough for requests that end together."""
+
+_STAYING = frozenset({"locked", "job_changed"})
+"""Kept, and not parked: the candidate is still due."""
+
+
+def clean_storage_files(
+    order: Order,
+    *,
+    database: Database,
+    store: ObjectStore,
+    parse: Callable[[str | None], StorageObject | Refusal],
+    assert_may_delete: Callable[[], None],
+    breaker: FailureBreaker,
+    pace: Pace,
+    stop: Callable[[], str | None],
+    on_gone: Callable[[Sequence[UUID]], None],
+) -> PhaseResult:
+    """Remove the files of orphans, and account for every candidate that was looked at.
+
+    Parameters
+    ----------
+    parse
+        Tells which object an ``output_url`` means, or why it is left alone.
+    assert_may_delete
+        Raises unless key, project and the set of saved assets can be trusted; called only when there is work.
+    stop
+        Returns a reason to take no more work, or None.
+    on_gone
+        Called with jobs whose file is known to be gone (in a dry run: would be), so that their rows may follow.
+    """
+    started = time.monotonic()
+    claims = _Claims(order, database, parse, assert_may_delete, breaker, stop)
+    removals = _Removals(order, database, store, breaker, pace, stop, on_gone)
+    removals.carry_out(claims)
+    result = claims.result + removals.result
+    result.seconds = time.monotonic() - started
+    return result
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What one look at the database has brought.
+
+    Attributes
+    ----------
+    claims
+        Files to remove.
+    gone
+        Jobs that have been claimed and whose file is gone already.
+    is_adopted
+        An earlier run made the claims; nobody knows what it has asked Storage for.
+    """
+
+    claims: Sequence[Verdict] = ()
+    gone: Sequence[UUID] = ()
+    is_adopted: bool = False
+
+
+@dataclass
+class _Claims:
+    """The first stage: finds candidates, has the database decide, and says what is kept and why."""
+
+    order: Order
+    database: Database
+    parse: Callable[[str | None], StorageObject | Refusal]
+    assert_may_delete: Callable[[], None]
+    breaker: FailureBreaker
+    stop: Callable[[], str | None]
+    result: PhaseResult = field(default_factory=PhaseResult)
+    _after: Position = FIRST_PAGE
+    _own_share: bool = True
+    _taken: int = 0
+    _counted: set[UUID] = field(default_factory=set)
+    _looked_at: set[UUID] = field(default_factory=set)
+
+    def pages(self) -> Iterator[_Page]:
+        """Yield claims to carry out, first those that an earlier run left behind; with a plan, its jobs only.
+
+        While several runs are at work, each looks through its own share first, and then for what others have left.
+        """
+        if not self.order.dry_run and self.order.plan is None:
+            while not self._must_stop() and (adopted := self.database.adopt(self.order.run, self._page_size())):
+                self.assert_may_delete()
+                yield self._take(adopted, is_adopted=True)
+        for self._own_share in (True, False):
+            self._after = FIRST_PAGE
+            while not self._must_stop() and (page := self._due(self._page_size())):
+                self.assert_may_delete()
+                self._after = (page[-1].since, page[-1].job_id)
+                yield self._claim([candidate for candidate in page if candidate.job_id not in self._looked_at])
+            if self.order.dry_run or self.order.plan:  # they see all at once
+                return
+
+    def _due(self, size: int) -> list[Candidate]:
+        return self.database.due(
+            self.order.run,
+            with_file=True,
+            max_age=self.order.max_age,
+            after=self._after,
+            size=size,
+            own_share=self._own_share and not self.order.dry_run,
+            plan=self.order.plan,
+        )
+
+    def _page_size(self) -> int:
+        return min(BATCH_SIZE, self.order.budget - self._taken)
+
+    def _must_stop(self) -> bool:
+        if self.breaker.reason:
+            raise BreakerOpenError(self.breaker.reason)
+        self.result.stopped = self.stop()
+        if self.result.stopped is None and self._taken >= self.order.budget:
+            self.result.stopped = "limit_reached" if self._due(1) else None
+            return True
+        return self.result.stopped is not None
+
+    def _claim(self, page: Sequence[Candidate]) -> _Page:
+        keys: dict[UUID, str] = {}
+        kept: dict[UUID, str] = {}
+        for candidate in page:
+            if candidate.gone:
+                kept[candidate.job_id] = "job_gone"
+                continue
+            target = self.parse(candidate.output_url)
+            if isinstance(target, Refusal):
+                kept[candidate.job_id] = target.reason.value
+            else:
+                keys[candidate.job_id] = target.key
+        self._keep(kept)
+        if not keys:
+            return _Page()
+        return self._take(
+            self.database.claim(
+                self.order.run, keys, max_age=self.order.max_age, dry_run=self.order.dry_run, plan=self.order.plan
+            )
+        )
+
+    def _keep(self, kept: dict[UUID, str]) -> None:
+        for job, reason in kept.items():
+            _log.debug("Kept", extra={"job_id": str(job), "reason": reason})
+        self.result.kept.update(kept.values())
+        if kept and not self.order.dry_run:
+            self.database.park(kept, self.order.max_age)
+
+    def _take(self, verdicts: Sequence[Verdict], *, is_adopted: bool = False) -> _Page:
+        """Account for what is kept or gone already, and hand on what is to be done."""
+        claimed, gone = [], []
+        for verdict in verdicts:
+            if verdict.job_id in self._counted:
+                continue
+            if verdict.outcome == "claimed":
+                claimed.append(verdict)
+            elif verdict.outcome == "already_missing":
+                self.result.already_missing += 1
+                gone.append(verdict.job_id)
+            elif verdict.outcome == "stuck":
+                self.result.failed["stuck"] += 1
+            else:
+                self.result.kept[verdict.outcome] += 1
+                if verdict.outcome in _STAYING:
+                    self._looked_at.add(verdict.job_id)
+        files = len(_one_an_object(claimed))
+        self._taken += files
+        if self.order.dry_run:
+            return self._plan(claimed, gone)
+        if claimed:
+            _log.info("Cleaning up %d orphaned Supabase files", files, extra={"files": files})
+        return _Page(claimed, gone, is_adopted)
+
+    def _plan(self, claimed: Sequence[Verdict], gone: Sequence[UUID]) -> _Page:
+        """Count what a real run would ask for; the rows of all these jobs would follow.
+
+        Nothing is claimed, so a job that shares its file can turn up on a later page again.
+        """
+        rows = [claim.job_id for claim in claimed] + list(gone)
+        self._counted.update(rows)
+        for claim in _one_an_object(claimed):
+            self.result.skipped["dry_run"] += 1
+            self.result.bytes += claim.bytes
+        return _Page(gone=rows)
+
+
+@dataclass
+class _Removals:
+    """The second and the third stage: has files removed, and confirms that they are gone."""
+
+    order: Order
+    database: Database
+    store: ObjectStore
+    breaker: FailureBreaker
+    pace: Pace
+    stop: Callable[[], str | None]
+    on_gone: Callable[[Sequence[UUID]], None]
+    result: PhaseResult = field(default_factory=PhaseResult)
+    _ahead: deque[Future[_Page | None]] = field(default_factory=deque)
+    _in_flight: dict[Future[Removal], Sequence[Verdict]] = field(default_factory=dict)
+
+    def carry_out(self, claims: _Claims) -> None:
+        """Remove everything that is claimed; what a stop or an error leaves unsent is given back."""
+        pages = claims.pages()
+        try:
+            first = next(pages, None)  # an idle run needs no threads, and no second connection
+        except StorageCleanupError as error:
+            self._give_up(error)
+            return
+        if first is None:
+            return
+        with ThreadPoolExecutor(1, "claim") as claiming, ThreadPoolExecutor(self.pace.most, "remove") as removing:
+            self._ahead.extend(claiming.submit(next, pages, None) for _ in range(_PAGES_AHEAD))
+            try:
+                self._remove(removing, first)
+                while (page := self._next_page()) is not None:
+                    self._ahead.append(claiming.submit(next, pages, None))
+                    self._remove(removing, page)
+            except StorageCleanupError as error:
+                self._give_up(error)
+            finally:
+                self._give_back_what_is_ahead()
+                self._drain()
+        if self.breaker.reason and not self.result.error:
+            self._give_up(BreakerOpenError(self.breaker.reason))
+
+    def _next_page(self) -> _Page | None:
+        """Return the next page of claims; what ends meanwhile is confirmed meanwhile."""
+        while not self._ahead[0].done():
+            self._confirm_what_has_ended({self._ahead[0], *self._in_flight})
+        return self._ahead.popleft().result()
+
+    # -- removing --------------------------------------------------------------------------------------------------
+
+    def _remove(self, threads: ThreadPoolExecutor, page: _Page) -> None:
+        if page.gone:
+            self.on_gone(page.gone)
+        unsent = list(page.claims)
+        try:
+            for bucket, claims in groupby(sorted(page.claims, key=attrgetter("bucket_id")), attrgetter("bucket_id")):
+                while len(self._in_flight) >= self.pace.limit:
+                    self._confirm_what_has_ended(self._in_flight)
+                self.result.stopped = self.stop()
+                if self.breaker.reason or self.result.stopped:
+                    break
+                self._send(threads, bucket, list(claims))
+                unsent = [claim for claim in unsent if claim.bucket_id != bucket]
+        finally:
+            if unsent and not page.is_adopted:
+                self._give_back(unsent)
+
+    def _send(self, threads: ThreadPoolExecutor, bucket: str, claims: Sequence[Verdict]) -> None:
+        names = [str(claim.object_name) for claim in _one_an_object(claims)]
+        for start in range(0, len(names), BATCH_SIZE):
+            batch = set(names[start : start + BATCH_SIZE])
+            request = threads.submit(self.store.remove, bucket, sorted(batch))
+            self._in_flight[request] = [claim for claim in claims if claim.object_name in batch]
+
+    def _give_back_what_is_ahead(self) -> None:
+        for future in self._ahead:
+            if future.cancel():
+                continue
+            with suppress(StorageCleanupError):
+                page = future.result()
+                if page and not page.is_adopted:
+                    self._give_back(page.claims)
+
+    def _give_back(self, claims: Sequence[Verdict]) -> None:
+        """Release claims that Storage was never asked for. Where that fails, the next run adopts them."""
+        if not claims:
+            return
+        with suppress(DatabaseError):
+            given_back = self.database.give_back(self.order.run, [claim.job_id for claim in claims])
+            self.result.skipped["given_back"] += given_back
+
+    # -- confirming ------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        while self._in_flight:
+            try:
+                self._confirm_what_has_ended(self._in_flight)
+            except StorageCleanupError as error:
+                self._give_up(error)
+
+    def _confirm_what_has_ended(self, awaited: Collection[Future[Any]]) -> None:
+        """Wait for one of these, and look which objects of the requests among them are gone."""
+        done, _ = wait(awaited, return_when=FIRST_COMPLETED)
+        for request in done & self._in_flight.keys():
+            claims = self._in_flight.pop(request)
+            try:
+                removal, refusal = request.result(), None
+            except ObjectStoreError as error:  # the key was refused: nothing of this batch was removed
+                removal, refusal = Removal(failed={str(claim.object_name): error for claim in claims}), error
+            self._confirm(claims, removal)
+            if refusal:
+                raise refusal
+
+    def _confirm(self, claims: Sequence[Verdict], removal: Removal) -> None:
+        if not removal.failed:
+            self.pace.speed_up()
+        cause = next(iter(removal.failed.values()), None)
+        try:
+            settled = self.database.settle(
+                self.order.run, [claim.job_id for claim in claims], str(cause) if cause else None
+            )
+        except DatabaseError:
+            self.result.failed["unconfirmed"] += len(claims)  # the next run finds out
+            raise
+        gone = {row.job_id: row.gone for row in settled}
+        credited = {claim.job_id for claim in _one_an_object(claims) if claim.object_name in removal.removed}
+        failures = 0
+        for claim in claims:
+            if claim.job_id not in gone:
+                self.result.skipped["taken_over"] += 1
+            elif gone[claim.job_id] and claim.job_id in credited:
+                self.result.deleted += 1
+                self.result.bytes += claim.bytes
+            elif gone[claim.job_id]:
+                self.result.already_missing += 1
+            else:
+                failures += 1
+                self.result.failed[_why(removal.failed.get(str(claim.object_name)))] += 1
+        if failures:
+            _log.warning("%d files could not be removed", failures, extra={"error": str(cause), "files": failures})
+        self.breaker.record(attempted=len(claims), failed=failures)
+        if rows := [job for job, is_gone in gone.items() if is_gone]:
+            self.on_gone(rows)
+
+    def _give_up(self, error: StorageCleanupError) -> None:
+        self.result.error = self.result.error or str(error)
+        _log.error("Phase storage_files failed: %s", error, extra={"error": str(error)})
+
+
+def _one_an_object(claims: Sequence[Verdict]) -> list[Verdict]:
+    """Return one claim for each object: jobs that share a file don't make two files of it."""
+    return list({(claim.bucket_id, claim.object_name): claim for claim in reversed(claims)}.values())[::-1]
+
+
+def _why(error: ObjectStoreError | None) -> str:
+    """Name a failure in the words of the account."""
+    if error is None:
+        return "still_there"
+    return f"storage_{error.code or error.status or 'error'}"

@@ -1,0 +1,1 @@
+"""The parameters, read and checked as a whole."""

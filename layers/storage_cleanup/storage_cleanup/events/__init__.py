@@ -1,0 +1,1 @@
+"""What an invocation may ask, validated, and the messages of refusals."""

@@ -1,0 +1,1 @@
+"""Checks: what is asked, what it means, what to do."""

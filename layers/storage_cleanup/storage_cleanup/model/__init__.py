@@ -1,0 +1,1 @@
+"""The vocabulary of the system: phases, reasons, accounts. It depends on nothing."""

@@ -1,0 +1,184 @@
+"""The wire to PostgreSQL: named statements, each in a transaction of its own that travels as one message.
+
+One message has no middle that a client could die in, costs one round trip, and nothing depends on a session: no
+prepared statements, no session settings, no session locks. So it works through a pooler in transaction mode. (Pipelines
+do not: psycopg ends them with a Flush, which may make a pooler keep a server for a client that has gone quiet.)
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from importlib.resources import as_file, files
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.rows import class_row
+
+from storage_cleanup.errors import DatabaseError, UnsafeError
+
+INSTALL = "run database/install.sql of this release as postgres"
+_CONNECT_SECONDS = 10
+# The level is said each time: a role or database may default to another, and the claim relies on this one.
+_MESSAGE = """begin isolation level read committed {access};
+set local statement_timeout = {statement_ms}; set local lock_timeout = {lock_ms};
+{statement};
+commit"""
+_Row = TypeVar("_Row")
+
+
+class Transactions:
+    """Runs named statements. Safe to use from several threads at once: each has a connection of its own.
+
+    A lost connection fails the call that noticed; the next call makes a new one. No call is repeated by itself, because
+    nobody knows whether the lost one was committed.
+
+    Parameters
+    ----------
+    url
+        ``postgresql://…``
+    statements
+        What may be run, by name; with ``%(name)s`` for parameters.
+    read_only
+        Whether PostgreSQL refuses whatever would write.
+    """
+
+    def __init__(self, url: str, statements: Mapping[str, str], *, read_only: bool = False) -> None:
+        self._url = url
+        self._statements = statements
+        self._access = "read only" if read_only else ""  # a database that is read-only by default stays so
+        self._of_thread = threading.local()
+        self._connections: list[psycopg.Connection[Any]] = []
+
+    def close(self) -> None:
+        """Close the connections of all threads; a later call would make a new one."""
+        while self._connections:
+            self._connections.pop().close()
+
+    def run(
+        self, row: type[_Row], name: str, *, statement_timeout: timedelta, lock_timeout: timedelta, **parameters: Any
+    ) -> list[_Row]:
+        """Run a statement in a transaction of its own; return its rows as ``row(**columns)``.
+
+        Raises
+        ------
+        UnsafeError
+            The schema, the role or the server isn't one that anything may be deleted with; the message says what to do.
+        DatabaseError
+            Anything else: no connection, a timeout, a failed statement.
+        """
+        message = _MESSAGE.format(
+            access=self._access,
+            statement_ms=_milliseconds(statement_timeout),
+            lock_ms=_milliseconds(lock_timeout),
+            statement=self._statements[name],
+        )
+        with _translated(name):
+            connection = self.connected()
+            try:
+                cursor = connection.cursor(row_factory=class_row(row))
+                cursor.execute(message.encode(), parameters)
+                return _rows(cursor)
+            finally:
+                _end_transaction(connection)
+
+    def connected(self) -> psycopg.Connection[Any]:
+        """Return this thread's connection, a new one where it was lost."""
+        connection: psycopg.Connection[Any] | None = getattr(self._of_thread, "connection", None)
+        if connection is None or connection.closed or connection.broken:
+            connection = self._of_thread.connection = connect(self._url)
+            self._connections.append(connection)
+        return connection
+
+
+def _rows(cursor: psycopg.Cursor[_Row]) -> list[_Row]:
+    """Return the rows of the one statement that has some."""
+    rows: list[_Row] = []
+    while True:
+        if cursor.description is not None:
+            rows = cursor.fetchall()
+        if not cursor.nextset():
+            return rows
+
+
+def _end_transaction(connection: psycopg.Connection[Any]) -> None:
+    """Roll back what an error has left open; a connection that can't even do that is of no use any more."""
+    if connection.info.transaction_status is TransactionStatus.IDLE:
+        return
+    with suppress(psycopg.Error):
+        connection.rollback()
+        return
+    connection.close()
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """Turn what the driver raises into the package's errors, in this one place."""
+    try:
+        yield
+    except (pg.UndefinedFunction, pg.InvalidSchemaName, pg.UndefinedTable, pg.UndefinedColumn) as error:
+        raise UnsafeError(
+            f"schema storage_cleanup is missing or another version ({_first_line(error)}): {INSTALL}"
+        ) from error
+    except pg.ObjectNotInPrerequisiteState as error:
+        raise UnsafeError(_first_line(error)) from error
+    except pg.InsufficientPrivilege as error:
+        raise UnsafeError(
+            f"the role of database/url lacks a right ({_first_line(error)}): use postgres or storage_cleanup_worker"
+        ) from error
+    except pg.ReadOnlySqlTransaction as error:
+        raise UnsafeError("the database is read-only: use the primary's address in database/url") from error
+    except psycopg.Error as error:
+        raise DatabaseError(f"{name}: {_first_line(error)}") from error
+
+
+def connect(url: str) -> psycopg.Connection[Any]:
+    """Connect as a run does: TLS verified, short timeouts, nothing prepared on the server, parameters sent in the text.
+
+    Without an ``sslmode`` of its own, and always unless the host is this machine, the server's certificate and name are
+    verified (``verify-full``) against Supabase's root certificate, or against ``sslrootcert`` where the URL names one.
+    The certificate is "Supabase Root 2021 CA", SHA-256 80:70:25:AD…72:E6:CA:FA, valid to April 2031; it is the one that
+    the dashboard offers under Database → SSL Configuration.
+    """
+    given = conninfo_to_dict(url)
+    with as_file(files(__package__) / "supabase-root-2021-ca.crt") as root:
+        tls: dict[str, Any] = {}
+        if not (is_loopback(str(given.get("host") or "")) and "sslmode" in given):
+            tls = {"sslmode": "verify-full", "sslrootcert": given.get("sslrootcert", str(root))}
+        if is_loopback(str(given.get("host") or "")) and "sslmode" not in given:
+            tls = {"sslmode": "prefer"}
+        return psycopg.connect(
+            url,
+            autocommit=True,  # each message says itself where its transaction begins and ends
+            cursor_factory=psycopg.ClientCursor,
+            prepare_threshold=None,
+            connect_timeout=_CONNECT_SECONDS,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            tcp_user_timeout=20_000,
+            application_name="storage-cleanup",
+            **tls,
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine (a socket directory counts)."""
+    if host == "localhost" or host.startswith("/"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return max(1, round(duration.total_seconds() * 1000))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

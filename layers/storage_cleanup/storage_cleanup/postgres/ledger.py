@@ -1,0 +1,321 @@
+"""The adapter to PostgreSQL for cycles: what a run asks, each call a short transaction."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+from storage_cleanup.errors import UnsafeError
+from storage_cleanup.postgres import sql
+from storage_cleanup.postgres.connection import INSTALL, Transactions
+
+SCHEMA_VERSION = 1
+"""The version of ``database/install.sql`` that this code was written for."""
+
+Position = tuple[datetime, UUID]
+"""Where a page of candidates ended: its last age and job."""
+
+FIRST_PAGE: Position = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
+"""A position before every candidate."""
+
+_log = logging.getLogger(__name__)
+_STATEMENT = timedelta(seconds=30)
+_LOCK = timedelta(seconds=5)
+_STATEMENTS = sql.load("cycle")
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A completed job past its age: worth a look.
+
+    ``gone`` means that the job's row no longer exists; then ``output_url`` is None.
+    """
+
+    job_id: UUID
+    since: datetime
+    output_url: str | None
+    gone: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the database decided about one job; ``outcome`` is ``claimed``, ``already_missing`` or why it is kept."""
+
+    job_id: UUID
+    outcome: str
+    bucket_id: str | None
+    object_name: str | None
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Whether ``storage.objects`` still has the object of a claim."""
+
+    job_id: UUID
+    gone: bool
+
+
+@dataclass(frozen=True)
+class RowOutcome:
+    """What became of one row of ``render_jobs``."""
+
+    job_id: UUID
+    outcome: str
+    detail: str | None
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket as the database knows it."""
+
+    id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A dry run that an override refers to."""
+
+    options: dict[str, Any]
+    scope: dict[str, Any]
+    finished: bool
+    fresh: bool
+    used: bool
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What a run leaves: candidates past their age and unfinished claims, and how many claims keep failing."""
+
+    remaining: int
+    stuck: int
+
+
+@dataclass(frozen=True)
+class _Value:
+    value: Any
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """A row that says no more than that the statement ran."""
+
+    def __init__(self, **_: object) -> None: ...
+
+
+class Database(AbstractContextManager["Database"]):
+    """What a run asks of PostgreSQL. Safe to use from several threads at once.
+
+    Whatever a call leaves that got lost is picked up by the next run.
+
+    Parameters
+    ----------
+    url
+        ``postgresql://…`` of a role that may call the functions of schema ``storage_cleanup``.
+
+    Attributes
+    ----------
+    slowest_seconds
+        Duration of the slowest call so far.
+
+    Raises
+    ------
+    DatabaseError
+        From every method: no connection, a timeout, a failed statement.
+    UnsafeError
+        From every method: the schema is missing or another version, or the database says why nothing may be deleted.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._transactions = Transactions(url, _STATEMENTS)
+        self.slowest_seconds = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; a later call would make a new one."""
+        self._transactions.close()
+
+    # -- may anything be deleted? ----------------------------------------------------------------------------------
+
+    def assert_trust(self) -> None:
+        """Raise ``UnsafeError`` unless schema, guard and visibility are as they must be before anything is deleted."""
+        version = self._value("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UnsafeError(f"schema storage_cleanup is version {version}, needed is {SCHEMA_VERSION}: {INSTALL}")
+        reasons = [row.value for row in self._rows(_Value, "distrust")]
+        if reasons:
+            raise UnsafeError("; ".join(reasons))
+
+    def buckets(self) -> list[Bucket]:
+        """Return the buckets of the Supabase project that this database belongs to."""
+        return self._rows(Bucket, "buckets")
+
+    def saved_count(self) -> int:
+        """Count the assets that name a job, now: the reference set. Costs a scan of ``user_assets``."""
+        return int(self._value("saved_count"))
+
+    def last_saved_count(self) -> int | None:
+        """Return the size of the reference set at the last run that was judged and went well, or None."""
+        rows = self._rows(_Value, "last_saved_count")
+        return int(rows[0].value) if rows else None
+
+    def plan(self, plan: UUID) -> Plan | None:
+        """Return the dry run of that id, or None."""
+        rows = self._rows(Plan, "plan", plan=plan)
+        return rows[0] if rows else None
+
+    # -- the run ---------------------------------------------------------------------------------------------------
+
+    def start_run(
+        self,
+        run: UUID,
+        *,
+        trigger: str,
+        dry_run: bool,
+        options: dict[str, Any],
+        scope: dict[str, Any],
+        override_of: UUID | None,
+    ) -> None:
+        """Open the run, and close those whose process died."""
+        self._do(
+            "start_run",
+            run=run,
+            trigger=trigger,
+            dry_run=dry_run,
+            options=json.dumps(options),
+            scope=json.dumps(scope),
+            override_of=override_of,
+        )
+
+    def finish_run(self, run: UUID, *, status: str, summary: dict[str, Any], saved_assets: int | None) -> None:
+        """Close the run with its answer. ``saved_assets`` is None when the reference set wasn't judged."""
+        self._do("finish_run", run=run, status=status, summary=json.dumps(summary), saved_assets=saved_assets)
+
+    def backlog(self, max_age: timedelta) -> Backlog:
+        """Count what is left for the next run."""
+        return self._rows(Backlog, "backlog", max_age=max_age)[0]
+
+    def reconcile_if_due(self, timeout: timedelta) -> int | None:
+        """Once a day, find candidates that the triggers missed; returns how many, or None when it isn't time yet."""
+        value = self._rows(_Value, "reconcile_if_due", timeout=timeout)[0].value
+        return None if value is None else int(value)
+
+    def prune(self, keep: timedelta) -> None:
+        """Forget finished ledger rows and runs that are older than ``keep``."""
+        self._do("prune", keep=keep)
+
+    # -- candidates and claims -------------------------------------------------------------------------------------
+
+    def due(
+        self,
+        run: UUID,
+        *,
+        with_file: bool,
+        max_age: timedelta,
+        after: Position,
+        size: int,
+        own_share: bool,
+        plan: UUID | None,
+    ) -> list[Candidate]:
+        """Return the next ``size`` candidates after a position, oldest first; with a plan, its jobs.
+
+        ``own_share`` leaves those out that fall to other runs at work.
+        """
+        return self._rows(
+            Candidate,
+            "due",
+            run=run,
+            with_file=with_file,
+            max_age=max_age,
+            after_since=after[0],
+            after_job=after[1],
+            size=size,
+            own_share=own_share,
+            plan=plan,
+        )
+
+    def park(self, kept: dict[UUID, str], max_age: timedelta) -> None:
+        """Remember why candidates were kept, so that the next run need not look at them again at once."""
+        self._do("park", jobs=list(kept), reasons=list(kept.values()), max_age=max_age)
+
+    def claim(
+        self,
+        run: UUID,
+        keys: dict[UUID, str],
+        *,
+        max_age: timedelta,
+        dry_run: bool,
+        plan: UUID | None,
+    ) -> list[Verdict]:
+        """Claim what may go of these jobs (id → ``bucket/name``) and of all jobs that share their objects.
+
+        A dry run decides in the same way, and writes only its plan.
+        """
+        return self._rows(
+            Verdict,
+            "claim",
+            run=run,
+            jobs=list(keys),
+            keys=list(keys.values()),
+            max_age=max_age,
+            dry_run=dry_run,
+            plan=plan,
+        )
+
+    def adopt(self, run: UUID, size: int) -> list[Verdict]:
+        """Take over up to ``size`` claims of runs that have ended or died."""
+        return self._rows(Verdict, "adopt", run=run, size=size)
+
+    def settle(self, run: UUID, jobs: Sequence[UUID], error: str | None) -> list[Settled]:
+        """Look which objects are gone and mark their claims; count an attempt, with its error, for the others."""
+        return self._rows(Settled, "settle", run=run, jobs=list(jobs), error=error)
+
+    def give_back(self, run: UUID, jobs: Sequence[UUID]) -> int:
+        """Release claims whose removal was never asked for; returns how many this run still had."""
+        return int(self._rows(_Value, "give_back", run=run, jobs=list(jobs))[0].value)
+
+    def leftover_rows(self, run: UUID, *, size: int, after: UUID) -> list[UUID]:
+        """Return the next jobs whose file is known to be gone, and whose row other runs have left."""
+        return [row.value for row in self._rows(_Value, "leftover_rows", run=run, size=size, after_job=after)]
+
+    def delete_rows(self, run: UUID, jobs: Sequence[UUID]) -> list[RowOutcome]:
+        """Delete the rows of those of these jobs whose file is known to be gone."""
+        return self._rows(RowOutcome, "delete_rows", run=run, jobs=list(jobs))
+
+    def claim_fileless(
+        self, run: UUID, jobs: Sequence[UUID], *, max_age: timedelta, dry_run: bool, plan: UUID | None
+    ) -> list[RowOutcome]:
+        """Claim those of these jobs that are orphans without a file; ``delete_rows`` takes them next."""
+        return self._rows(
+            RowOutcome, "claim_fileless", run=run, jobs=list(jobs), max_age=max_age, dry_run=dry_run, plan=plan
+        )
+
+    # -- the wire --------------------------------------------------------------------------------------------------
+
+    def _value(self, query: str) -> Any:
+        return self._rows(_Value, query)[0].value
+
+    def _do(self, query: str, **parameters: Any) -> None:
+        self._rows(_Nothing, query, **parameters)
+
+    def _rows(self, row: type[_Row], query: str, *, timeout: timedelta = _STATEMENT, **parameters: Any) -> list[_Row]:
+        started = time.monotonic()
+        try:
+            return self._transactions.run(row, query, statement_timeout=timeout, lock_timeout=_LOCK, **parameters)
+        finally:
+            self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)

@@ -1,0 +1,386 @@
+"""The adapter to PostgreSQL for whoever only looks: every transaction is read-only, and all share one time budget."""
+
+import re
+import time
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from storage_cleanup.errors import DatabaseError, UnsafeError
+from storage_cleanup.postgres import sql
+from storage_cleanup.postgres.connection import Transactions
+from storage_cleanup.postgres.ledger import SCHEMA_VERSION
+
+_STATEMENTS = sql.load("health")
+_LOCK = timedelta(seconds=5)
+_SHORTEST = 0.5  # seconds; a statement with less would only be cancelled
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Things that integrity is broken by.
+
+    Attributes
+    ----------
+    removed
+        How many of them stand in the ledger: this system removed them, or is about to.
+    examples
+        Ids or names of up to three.
+    """
+
+    found: int = 0
+    removed: int = 0
+    bytes: int = 0
+    examples: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class LastCycle:
+    """The last real cycle."""
+
+    minutes: float
+    trigger: str
+    options: dict[str, Any]
+    scope: dict[str, Any]
+    breaker_open: bool
+    message: str | None
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a run was told: what to do, and where it may."""
+
+    options: dict[str, Any]
+    scope: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CyclesOfDay:
+    """How the cycles of one day (UTC) ended."""
+
+    day: date
+    succeeded: int
+    partial: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Slowest:
+    """Seconds of the longest cycle and of the slowest statement; None where nothing was recorded."""
+
+    cycle: float | None
+    query: float | None
+
+
+@dataclass(frozen=True)
+class OrphansOfDay:
+    """Orphans by the day of their render; None where their row is gone."""
+
+    day: date | None
+    orphans: int
+
+
+@dataclass(frozen=True)
+class OrphanBytes:
+    """Bytes of orphans that were claimed this month and last."""
+
+    this_month: int
+    last_month: int
+
+
+@dataclass(frozen=True)
+class Completed:
+    """Completed jobs."""
+
+    saved: int
+    not_saved: int
+
+
+@dataclass(frozen=True)
+class AssetsOfDay:
+    """Assets of one type that were made on one day."""
+
+    day: date
+    asset_type: str
+    assets: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What lies in one bucket."""
+
+    bucket_id: str
+    objects: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class UsageBefore:
+    """What lay there about a day ago, and how long ago anybody looked; None where nobody did."""
+
+    bytes: int | None
+    hours: float | None
+    newest_hours: float | None
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index that cycles need."""
+
+    name: str
+    is_valid: bool
+    used: int
+
+
+@dataclass(frozen=True)
+class Role:
+    """The role of ``database/url``, and how its rights differ from what is needed."""
+
+    name: str
+    missing: list[str]
+    excessive: list[str]
+
+
+@dataclass(frozen=True)
+class Locks:
+    """Sessions in trouble on the two tables."""
+
+    waiting: int
+    long_running: int
+
+
+@dataclass(frozen=True)
+class DayOfWork:
+    """What cycles did within 24 hours, counted back from the report's end: day 0 is the last.
+
+    Attributes
+    ----------
+    left_over
+        What the day's last cycle left for the next; None when none counted.
+    """
+
+    days_ago: int
+    succeeded: int = 0
+    partial: int = 0
+    failed: int = 0
+    files: int = 0
+    bytes: int = 0
+    rows: int = 0
+    median_seconds: float | None = None
+    longest_seconds: float | None = None
+    all_seconds: float = 0.0
+    left_over: int | None = None
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A cycle that failed, or couldn't do all of its work."""
+
+    started_at: datetime
+    status: str
+    message: str | None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What lay in one bucket on one day."""
+
+    day: date
+    bucket_id: str
+    objects: int
+    bytes: int
+    taken_at: datetime
+
+
+@dataclass(frozen=True)
+class _Failure:
+    reason: str
+    number: int
+
+
+@dataclass(frozen=True)
+class _Integrity:
+    finding: str
+    found: int
+    removed: int
+    bytes: int
+    examples: list[str] | None
+
+
+@dataclass(frozen=True)
+class _Value:
+    value: Any
+
+
+class Observer(AbstractContextManager["Observer"]):
+    """What health and reports ask of PostgreSQL.
+
+    Parameters
+    ----------
+    url
+        ``postgresql://…`` of a role that may call the functions of schema ``storage_cleanup``.
+    seconds
+        Time for all questions together; each may take what is left.
+
+    Raises
+    ------
+    DatabaseError
+        From every method: no connection, no time left, a failed statement.
+    UnsafeError
+        From every method: the schema is missing or another version, or the role lacks a right.
+    """
+
+    def __init__(self, url: str, *, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._transactions = Transactions(url, _STATEMENTS, read_only=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._transactions.close()
+
+    # -- health ----------------------------------------------------------------------------------------------------
+
+    def assert_schema(self) -> None:
+        """Raise ``UnsafeError`` unless the schema is the one that this code was written for."""
+        version = self._value("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UnsafeError(f"schema storage_cleanup is version {version}, needed is {SCHEMA_VERSION}")
+
+    def distrust(self) -> list[str]:
+        """Return why nothing may be deleted, a sentence a reason."""
+        return self._values("distrust")
+
+    def last_cycle(self) -> LastCycle | None:
+        """Return the last real cycle, or None."""
+        return next(iter(self._rows(LastCycle, "last_cycle")), None)
+
+    def last_scheduled(self) -> Orders | None:
+        """Return what the last scheduled cycle was told, or None."""
+        return next(iter(self._rows(Orders, "last_scheduled")), None)
+
+    def failed_cycles(self) -> int:
+        """Count the cycles that failed since the last one that didn't."""
+        return int(self._value("failed_cycles"))
+
+    def cycles_by_day(self) -> list[CyclesOfDay]:
+        """Return how the cycles of the last seven days ended."""
+        return self._rows(CyclesOfDay, "cycles_by_day")
+
+    def slowest(self) -> Slowest:
+        """Return the longest cycle and the slowest statement of 24 hours."""
+        return self._rows(Slowest, "slowest")[0]
+
+    def stuck(self) -> int:
+        """Count the claims that keep failing."""
+        return int(self._value("stuck"))
+
+    def orphans(self, max_age: timedelta, grace: timedelta) -> list[OrphansOfDay]:
+        """Return the orphans that cycles should have taken ``grace`` ago, by the day of their render."""
+        return self._rows(OrphansOfDay, "orphans", max_age=max_age, grace=grace)
+
+    def orphan_bytes(self) -> OrphanBytes:
+        """Return the bytes of the orphans of this month and the last."""
+        return self._rows(OrphanBytes, "orphan_bytes")[0]
+
+    def completed(self) -> Completed:
+        """Count the completed jobs of 24 hours."""
+        return self._rows(Completed, "completed")[0]
+
+    def assets(self) -> list[AssetsOfDay]:
+        """Return the assets of seven days by day and type."""
+        return self._rows(AssetsOfDay, "assets")
+
+    def saved_count(self) -> int:
+        """Count the assets that name a job."""
+        return int(self._value("saved_count"))
+
+    def last_saved_count(self) -> int | None:
+        """Return their number at the last cycle that looked, or None."""
+        values = self._values("last_saved_count")
+        return int(values[0]) if values else None
+
+    def integrity(
+        self, origins: Collection[str], buckets: Collection[str], max_age: timedelta, grace: timedelta
+    ) -> dict[str, Finding]:
+        """Compare assets, jobs and objects both ways; findings by name, those that there are."""
+        rows = self._rows(
+            _Integrity, "integrity", origins=list(origins), buckets=list(buckets), max_age=max_age, grace=grace
+        )
+        return {row.finding: Finding(row.found, row.removed, row.bytes, row.examples or ()) for row in rows}
+
+    def stored(self, buckets: Collection[str]) -> list[Stored]:
+        """Return what lies in the buckets now."""
+        return self._rows(Stored, "stored", buckets=list(buckets))
+
+    def usage_before(self, buckets: Collection[str]) -> UsageBefore:
+        """Return what lay in the buckets about a day ago."""
+        return self._rows(UsageBefore, "usage_before", buckets=list(buckets))[0]
+
+    def triggers_off(self) -> list[str]:
+        """Return the triggers that should find candidates and don't."""
+        return self._values("triggers_off")
+
+    def indexes(self) -> list[Index]:
+        """Return the indexes that cycles need."""
+        return self._rows(Index, "indexes")
+
+    def role(self) -> Role:
+        """Return who asks, and how its rights differ from those that cycles and health need."""
+        needed = {name for text in ("cycle", "health") for name in _functions_in(sql.load(text).values())}
+        return self._rows(Role, "role", needed=sorted(needed))[0]
+
+    def locks(self) -> Locks:
+        """Return the sessions in trouble on the two tables."""
+        return self._rows(Locks, "locks")[0]
+
+    # -- reports ---------------------------------------------------------------------------------------------------
+
+    def clock(self) -> datetime:
+        """Return the database's time."""
+        value: datetime = self._value("clock")
+        return value
+
+    def days_of_work(self, now: datetime, length: timedelta) -> list[DayOfWork]:
+        """Return what cycles did on each day of that time, the oldest first; days without a cycle are left out."""
+        return self._rows(DayOfWork, "days_of_work", now=now, length=length)
+
+    def failures(self, now: datetime, length: timedelta) -> dict[str, int]:
+        """Return how many things couldn't be deleted, by reason."""
+        return {row.reason: row.number for row in self._rows(_Failure, "failures", now=now, length=length)}
+
+    def troubles(self, now: datetime, length: timedelta) -> list[Trouble]:
+        """Return the cycles that didn't go well, the newest first."""
+        return self._rows(Trouble, "troubles", now=now, length=length)
+
+    def usage(self, buckets: Collection[str], now: datetime, length: timedelta) -> list[Usage]:
+        """Return what lay in the buckets on each day of that time."""
+        return self._rows(Usage, "usage", buckets=list(buckets), now=now, length=length)
+
+    # -- the wire --------------------------------------------------------------------------------------------------
+
+    def _value(self, query: str) -> Any:
+        return self._rows(_Value, query)[0].value
+
+    def _values(self, query: str) -> list[Any]:
+        return [row.value for row in self._rows(_Value, query)]
+
+    def _rows(self, row: type[_Row], query: str, **parameters: Any) -> list[_Row]:
+        left = self._end - time.monotonic()
+        if left < _SHORTEST:
+            raise DatabaseError(f"{query}: there was no time left")
+        return self._transactions.run(
+            row, query, statement_timeout=timedelta(seconds=left), lock_timeout=_LOCK, **parameters
+        )
+
+
+def _functions_in(statements: Collection[str]) -> set[str]:
+    return {name for statement in statements for name in re.findall(r"storage_cleanup\.(\w+)\(", statement)}

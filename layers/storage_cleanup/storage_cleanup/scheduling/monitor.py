@@ -1,0 +1,173 @@
+"""Do cycles run as often as the parameters say? The interval that is wanted, and the signs that cycles are missing.
+
+Judged by the rule's own rate, so that an hourly schedule doesn't look like an outage, and a missing cycle is noticed
+within two intervals whatever the interval is.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from storage_cleanup.errors import ConfigurationError, ScheduleError
+from storage_cleanup.limits import MAX_INTERVAL_MINUTES
+from storage_cleanup.model.vocabulary import Profile
+from storage_cleanup.scheduling.rate import Interval
+
+ALLOWANCE = timedelta(minutes=2)
+"""EventBridge starts a rate's event within its minute, and a figure is visible within another."""
+
+_LONGEST_LOOK = timedelta(days=14)  # CloudWatch keeps figures by the minute for 15 days
+
+Series = Mapping[datetime, float]
+"""Figures by the minute."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter's value and when it was put."""
+
+    value: str
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Figures:
+    """By the minute, how many scheduled cycles started, how many ended, and how many of those failed."""
+
+    started: Series
+    finished: Series
+    failed: Series
+
+
+def read_schedule_parameters(ssm: Any, path: str) -> dict[str, Parameter]:
+    """Return the parameters of the schedule that exist, by their names relative to ``path``: no secret is read."""
+    names = ["profile", *(f"{profile}/interval-minutes" for profile in Profile)]
+    answer = ssm.get_parameters(Names=[f"{path}/{name}" for name in names])
+    return {
+        each["Name"].removeprefix(f"{path}/"): Parameter(each["Value"], each["LastModifiedDate"])
+        for each in answer["Parameters"]
+    }
+
+
+def wanted_interval(parameters: Mapping[str, Parameter]) -> Interval:
+    """Return the interval of the profile that applies.
+
+    The other profile's interval isn't looked at: while it is wrong, the schedule can still be right.
+
+    Raises
+    ------
+    ConfigurationError
+        When the profile or its interval is missing or nonsense.
+    """
+    profile = parameters["profile"].value if "profile" in parameters else None
+    if profile is None or profile not in set(Profile):
+        what = "is missing" if profile is None else f"is {profile!r}"
+        raise ConfigurationError([f"profile {what}; it accepts testing or production"])
+    name = f"{profile}/interval-minutes"
+    text = parameters[name].value if name in parameters else None
+    # Five digits at most: the largest number has no more, and int() is slow on a book full of them.
+    minutes = int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) <= 5 else 0
+    if not 1 <= minutes <= MAX_INTERVAL_MINUTES:
+        what = "is missing" if text is None else f"is {text!r}"
+        raise ConfigurationError([f"{name} {what}; it accepts a whole number from 1 to {MAX_INTERVAL_MINUTES}"])
+    return Interval(minutes)
+
+
+def testing_hours(parameters: Mapping[str, Parameter], now: datetime) -> float:
+    """Return for how long the profile has been ``testing``; 0 under any other."""
+    profile = parameters.get("profile")
+    if profile is None or profile.value != Profile.TESTING:
+        return 0.0
+    return max(0.0, (now - profile.modified).total_seconds() / 3600)
+
+
+def rule_interval(events: Any, rule: str) -> Interval:
+    """Return the rate in force: not the one that is wanted, or a nonsense profile would look like an outage, too.
+
+    Raises
+    ------
+    ScheduleError
+        When the rule can't be read, or has no rate.
+    """
+    try:
+        return Interval.from_expression(events.describe_rule(Name=rule).get("ScheduleExpression", ""))
+    except (ClientError, BotoCoreError, ValueError) as error:
+        raise ScheduleError(f"The rate of the rule {rule} couldn't be read: {error}") from error
+
+
+def look_back(interval: Interval, timeout: timedelta) -> timedelta:
+    """Return how far back figures are needed to judge an interval."""
+    return min(6 * timedelta(minutes=interval.minutes) + timeout + ALLOWANCE, _LONGEST_LOOK)
+
+
+def read_figures(cloudwatch: Any, namespace: str, service: str, start: datetime, end: datetime) -> Figures:
+    """Return what CloudWatch knows of the cycles between two times.
+
+    Raises
+    ------
+    ScheduleError
+        When CloudWatch can't be asked.
+    """
+    series: dict[str, dict[datetime, float]] = {"started": {}, "finished": {}, "failed": {}}
+    queries = [
+        {
+            "Id": key,
+            "MetricStat": {
+                "Metric": {
+                    "Namespace": namespace,
+                    "MetricName": name,
+                    "Dimensions": [{"Name": "service", "Value": service}],
+                },
+                "Period": 60,
+                "Stat": statistic,
+            },
+        }
+        for key, name, statistic in (
+            ("started", "ScheduledCycle", "Sum"),
+            ("finished", "CycleFailed", "SampleCount"),
+            ("failed", "CycleFailed", "Sum"),
+        )
+    ]
+    try:
+        pages = cloudwatch.get_paginator("get_metric_data")
+        for page in pages.paginate(MetricDataQueries=queries, StartTime=start, EndTime=end):
+            for result in page["MetricDataResults"]:
+                pairs = zip(result["Timestamps"], result["Values"], strict=True)
+                # A minute in which nothing happened may come as 0.
+                series[result["Id"]].update({minute: value for minute, value in pairs if value})
+    except (ClientError, BotoCoreError) as error:
+        raise ScheduleError(f"The figures of the cycles couldn't be read: {error}") from error
+    return Figures(**series)
+
+
+def intervals_overdue(
+    interval: Interval, started: Iterable[datetime], changed: Iterable[datetime], looked_since: datetime, now: datetime
+) -> float:
+    """Return by how many intervals the next cycle is late: 0 in healthy times, whatever the interval is.
+
+    Parameters
+    ----------
+    changed
+        When the schedule's parameters were put: a new rate's clock starts then.
+    looked_since
+        A cycle before this time wouldn't be in ``started``.
+    """
+    last_sign = max([looked_since, *started, *changed])
+    late = now - last_sign - timedelta(minutes=interval.minutes) - ALLOWANCE
+    return max(0.0, late / timedelta(minutes=interval.minutes))
+
+
+def consecutive_failures(figures: Figures, timeout: timedelta, now: datetime) -> int:
+    """Return how many cycles failed since the last one that didn't.
+
+    A cycle that started longer than ``timeout`` ago and hasn't reported since has failed too (killed, out of memory).
+    """
+    failed = figures.failed
+    good = [minute for minute, count in figures.finished.items() if count > failed.get(minute, 0)]
+    since = max(good, default=datetime.min.replace(tzinfo=UTC))
+    reported = sum(count for minute, count in failed.items() if minute > since)
+    due = sum(count for minute, count in figures.started.items() if minute > since and now - minute > timeout)
+    return int(max(reported, due))

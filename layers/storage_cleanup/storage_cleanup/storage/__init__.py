@@ -1,0 +1,1 @@
+"""Supabase Storage: the only room that imports an HTTP client."""

@@ -1,0 +1,162 @@
+"""The adapter to Supabase Storage: batches, retries, and which name breaks its batch."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from storage_cleanup.errors import ObjectStoreError
+
+if TYPE_CHECKING:
+    from storage_cleanup.storage.client import StorageClient
+
+BATCH_SIZE = 500
+"""Names in one request: the server's own transaction size, so that a request succeeds or fails as a whole."""
+
+_ATTEMPTS = 6
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_PUSHBACK = frozenset({429, 503, 544})
+_Answer = TypeVar("_Answer")
+
+
+@dataclass
+class Removal:
+    """What the server said about one batch of names.
+
+    Attributes
+    ----------
+    removed
+        Names that it returned as deleted by this request.
+    failed
+        Names that couldn't be asked for, or whose outcome is unknown, each with what went wrong.
+    """
+
+    removed: set[str] = field(default_factory=set)
+    failed: dict[str, ObjectStoreError] = field(default_factory=dict)
+
+
+class ObjectStore(AbstractContextManager["ObjectStore"]):
+    """Removes objects, and knows which errors are worth another try.
+
+    Safe to use from several threads at once. The client is loaded when it is first needed: a run that finds nothing to
+    do needs none.
+
+    Parameters
+    ----------
+    origin
+        ``https://<ref>.supabase.co``, without a trailing slash.
+    key
+        The service-role key.
+    give_up
+        Asked before each pause: a reason not to try again (time is short, the kill switch is off), or None.
+    on_pushback
+        Called whenever the server asks to be asked less.
+    pause
+        Sleeps for so many seconds.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        key: str,
+        *,
+        give_up: Callable[[], str | None] = lambda: None,
+        on_pushback: Callable[[], None] = lambda: None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._address = origin, key
+        self._client: StorageClient | None = None
+        self._connecting = threading.Lock()
+        self._give_up = give_up
+        self.on_pushback = on_pushback
+        self._pause = pause
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client:
+            self._client.close()
+
+    def buckets(self) -> dict[str, datetime]:
+        """Return when each bucket was created, by id. Any key but the service role's sees none.
+
+        Raises
+        ------
+        ObjectStoreError
+            The server can't be reached, or refuses the key.
+        """
+        return self._retrying(lambda client: client.buckets())
+
+    def remove(self, bucket: str, names: Sequence[str]) -> Removal:
+        """Remove objects by their exact names, at most ``BATCH_SIZE`` of them.
+
+        A name that breaks its batch is found by halving and reported alone. No answer is proof that a name is gone: a
+        missing name, a missing bucket and a key without rights all look the same.
+
+        Raises
+        ------
+        ObjectStoreError
+            The server refuses the key (401 or 403); every other failure is in the result.
+        """
+        result = Removal()
+        try:
+            result.removed |= self._retrying(lambda client: client.remove(bucket, names))
+        except ObjectStoreError as error:
+            if error.is_refusal:
+                raise
+            if error.status is None or error.status in _PUSHBACK or len(names) == 1:
+                result.failed.update(dict.fromkeys(names, error))
+            else:
+                self._halve(bucket, names, error, result)
+        return result
+
+    def _halve(self, bucket: str, names: Sequence[str], error: ObjectStoreError, result: Removal) -> None:
+        """Find the names that break the batch, with few requests: a server that always fails isn't asked 1000 times."""
+        requests_left = 8 + 4 * len(names).bit_length()
+        pending: list[tuple[Sequence[str], ObjectStoreError]] = [(names, error)]
+        while pending:
+            group, cause = pending.pop()
+            if len(group) == 1 or requests_left <= 0 or self._give_up():
+                result.failed.update(dict.fromkeys(group, cause))
+                continue
+            middle = len(group) // 2
+            for half in (group[:middle], group[middle:]):
+                requests_left -= 1
+                try:
+                    result.removed |= self._connected().remove(bucket, half)
+                except ObjectStoreError as failure:
+                    pending.append((half, failure))
+
+    def _retrying(self, ask: "Callable[[StorageClient], _Answer]") -> _Answer:
+        client = self._connected()
+        for attempt in range(_ATTEMPTS):
+            try:
+                return ask(client)
+            except ObjectStoreError as error:
+                if error.status in _PUSHBACK:
+                    self.on_pushback()
+                if not _is_worth_retrying(error) or attempt == _ATTEMPTS - 1 or self._give_up():
+                    raise
+                longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
+                self._pause(random.uniform(longest / 4, longest))  # noqa: S311  (jitter, not a secret)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _connected(self) -> "StorageClient":
+        with self._connecting:
+            if self._client is None:
+                from storage_cleanup.storage.client import StorageClient  # noqa: PLC0415  (a third of a cold start)
+
+                self._client = StorageClient(*self._address)
+            return self._client
+
+
+def _is_worth_retrying(error: ObjectStoreError) -> bool:
+    return error.status is None or error.status == 429 or error.status >= 500
