@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAGE  ?= testing
 EVENT  ?= events/scheduled.json
+UV     := .venv-uv/bin/python requirements/uv.py
 SAM    := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
 export PYTHONPATH := layers/storage_cleanup:.
 
@@ -51,6 +52,7 @@ report: $(VENV)/.ready       ## a report of a cycle on the embedded stack, in bu
 check: check-code check-template ## formatting, linting, types, template
 
 check-code: $(VENV)/.ready
+	@$(BIN)/python requirements/lock.py --check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -83,24 +85,27 @@ delete: .venv-sam/.ready     ## delete the stack of STAGE
 
 # ---------------------------------------------------------------------------------------------------- install
 
-lock: ## resolve the requirements again and rewrite the locks
-	@sh requirements/lock.sh
+lock: .venv-uv/.ready        ## lock the dependency groups of pyproject.toml again; LOCK_FLAGS=--upgrade for the newest
+	@.venv-uv/bin/python requirements/lock.py $(LOCK_FLAGS)
 
 clean:                       ## remove everything that was installed or built here
 	rm -rf .venv .venv-* .stack .aws-sam build
 
-$(VENV)/.ready: requirements/dev.txt
-	@echo "Installing into $(VENV) (the first time; about a minute) ..."
-	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/pip.txt
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r $< \
-		| sed -n 's/^Collecting \([^ ]*\).*/  \1/p'
+$(VENV)/.ready: requirements/dev.txt | .venv-uv/.ready
+	@echo "Installing into $(VENV) ..."
+	@$(PYTHON) -m venv --clear --without-pip $(VENV)
+	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python $<
 	@$(BIN)/python -c 'import moto, psycopg, pytest'
 	@touch $@
 
-.venv-%/.ready: requirements/%.txt
-	@echo "Installing into $(@D) ..."
+# pip installs uv, and uv everything else.
+.venv-uv/.ready: requirements/uv.txt
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/pip.txt
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.venv-%/.ready: requirements/%.txt | .venv-uv/.ready
+	@echo "Installing into $(@D) ..."
+	@$(PYTHON) -m venv --clear --without-pip $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python $<
 	@touch $@
