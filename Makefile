@@ -55,6 +55,7 @@ check-code: $(VENV)/.ready
 	@$(BIN)/python requirements/lock.py --check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/squawk database/*.sql
 	@$(BIN)/mypy
 	@for function in functions/*/app.py; do $(BIN)/mypy --no-error-summary $$function || exit 1; done
 
