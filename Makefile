@@ -18,6 +18,10 @@ STACK_POLICY := {"Statement": [ \
 	{"Effect": "Deny", "Principal": "*", "Action": ["Update:Modify", "Update:Replace"], "Resource": "*", \
 	 "Condition": {"StringEquals": {"ResourceType": ["AWS::SSM::Parameter"]}}}]}
 
+# cfn-lint looks into a state machine's definition only where it stands in the template.
+ASL_TEMPLATE := {"Resources": {"Drain": {"Type": "AWS::StepFunctions::StateMachine", "Properties": \
+	{"RoleArn": "arn:aws:iam::123456789012:role/drain", "Definition": %s}}}}
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check check-code check-template format test-contract invoke prove bench report build deploy secrets delete lock clean
 
@@ -62,6 +66,7 @@ check-code: $(VENV)/.ready
 check-template: .venv-sam/.ready .venv-checkov/.ready
 	@AWS_DEFAULT_REGION=eu-central-1 $(SAM) validate --lint
 	@.venv-sam/bin/cfn-lint template.yaml
+	@printf '$(ASL_TEMPLATE)' "$$(sed 's/$${Partition}/aws/' functions/backlog_drain.asl.json)" | .venv-sam/bin/cfn-lint
 	@.venv-checkov/bin/checkov -f template.yaml --framework cloudformation --compact --quiet --skip-download
 
 format: $(VENV)/.ready       ## rewrite the code as ruff wants it
