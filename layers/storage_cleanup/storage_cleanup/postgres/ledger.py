@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -120,6 +120,8 @@ class Database(AbstractContextManager["Database"]):
     ----------
     url
         ``postgresql://…`` of a role that may call the functions of schema ``storage_cleanup``.
+    seconds_for
+        Returns how long a call may take that would be allowed so many seconds; `Watch.seconds_for`.
 
     Attributes
     ----------
@@ -134,8 +136,8 @@ class Database(AbstractContextManager["Database"]):
         From every method: the schema is missing or another version, or the database says why nothing may be deleted.
     """
 
-    def __init__(self, url: str) -> None:
-        self._transactions = Transactions(url, _STATEMENTS)
+    def __init__(self, url: str, seconds_for: Callable[[float], float] = lambda most: most) -> None:
+        self._transactions = Transactions(url, _STATEMENTS, seconds_for=seconds_for)
         self.slowest_seconds = 0.0
 
     def __enter__(self) -> Self:

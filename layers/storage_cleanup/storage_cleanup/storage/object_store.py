@@ -54,6 +54,8 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         The service-role key.
     give_up
         Asked before each pause: a reason not to try again (time is short, the kill switch is off), or None.
+    seconds_for
+        Returns how long a request may take that would be allowed so many seconds; `Watch.seconds_for`.
     on_pushback
         Called whenever the server asks to be asked less.
     pause
@@ -66,6 +68,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         key: str,
         *,
         give_up: Callable[[], str | None] = lambda: None,
+        seconds_for: Callable[[float], float] = lambda most: most,
         on_pushback: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -73,6 +76,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         self._client: StorageClient | None = None
         self._connecting = threading.Lock()
         self._give_up = give_up
+        self._seconds_for = seconds_for
         self.on_pushback = on_pushback
         self._pause = pause
 
@@ -124,11 +128,14 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         pending: list[tuple[Sequence[str], ObjectStoreError]] = [(names, error)]
         while pending:
             group, cause = pending.pop()
-            if len(group) == 1 or requests_left <= 0 or self._give_up():
+            if len(group) == 1 or requests_left <= 0:
                 result.failed.update(dict.fromkeys(group, cause))
                 continue
             middle = len(group) // 2
             for half in (group[:middle], group[middle:]):
+                if self._give_up():
+                    result.failed.update(dict.fromkeys(half, cause))
+                    continue
                 requests_left -= 1
                 try:
                     result.removed |= self._connected().remove(bucket, half)
@@ -154,7 +161,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
             if self._client is None:
                 from storage_cleanup.storage.client import StorageClient  # noqa: PLC0415  (a third of a cold start)
 
-                self._client = StorageClient(*self._address)
+                self._client = StorageClient(*self._address, self._seconds_for)
             return self._client
 
 

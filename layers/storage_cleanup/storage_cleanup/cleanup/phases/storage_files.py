@@ -30,6 +30,9 @@ _log = logging.getLogger(__name__)
 _PAGES_AHEAD = 2
 """Pages that are claimed while others are removed: enough for requests that end together."""
 
+_MOMENT_SECONDS = 1.0
+"""How long a wait may take before the kill switch is looked at: till then, saves of what is unsent are refused."""
+
 _STAYING = frozenset({"locked", "job_changed"})
 """Kept, and not parked: the candidate is still due."""
 
@@ -252,9 +255,12 @@ class _Removals:
             self._give_up(BreakerOpenError(self.breaker.reason))
 
     def _next_page(self) -> _Page | None:
-        """Return the next page of claims; what ends meanwhile is confirmed meanwhile."""
+        """Return the next page of claims, or None to stop; what ends meanwhile is confirmed meanwhile."""
         while not self._ahead[0].done():
             self._confirm_what_has_ended({self._ahead[0], *self._in_flight})
+            if reason := self.stop():
+                self.result.stopped = reason
+                return None
         return self._ahead.popleft().result()
 
     # -- removing --------------------------------------------------------------------------------------------------
@@ -265,7 +271,7 @@ class _Removals:
         unsent = list(page.claims)
         try:
             for bucket, claims in groupby(sorted(page.claims, key=attrgetter("bucket_id")), attrgetter("bucket_id")):
-                while len(self._in_flight) >= self.pace.limit:
+                while len(self._in_flight) >= self.pace.limit and not self.stop():
                     self._confirm_what_has_ended(self._in_flight)
                 self.result.stopped = self.stop()
                 if self.breaker.reason or self.result.stopped:
@@ -310,8 +316,8 @@ class _Removals:
                 self._give_up(error)
 
     def _confirm_what_has_ended(self, awaited: Collection[Future[Any]]) -> None:
-        """Wait for one of these, and look which objects of the requests among them are gone."""
-        done, _ = wait(awaited, return_when=FIRST_COMPLETED)
+        """Wait a moment for one of these, and look which objects of the requests among them are gone."""
+        done, _ = wait(awaited, timeout=_MOMENT_SECONDS, return_when=FIRST_COMPLETED)
         for request in done & self._in_flight.keys():
             claims = self._in_flight.pop(request)
             try:
