@@ -416,3 +416,6 @@ _PARAMETERS: Mapping[str, _Parameter] = {
     "supabase/service-role-key": _Parameter(_key, "the project's sb_secret_… or service_role key", secret=True),
     "database/url": _Parameter(_database_url, "postgresql://user:password@host:port/database", secret=True),
 }
+
+PARAMETER_NAMES = frozenset(_PARAMETERS)
+"""Every parameter that there is."""
