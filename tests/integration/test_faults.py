@@ -614,15 +614,14 @@ def test_age_is_judged_by_the_databases_clock(
 
 
 @pytest.fixture
-def switch_off_in_the_middle(servers: Servers) -> Iterator[Callable[[], float]]:
-    """Set the parameter ``enabled`` to false once a removal is under way; the result waits, and says when that was."""
+def switch_off_in_the_middle(servers: Servers) -> Iterator[Callable[[], None]]:
+    """Set the parameter ``enabled`` to false once a removal is under way; the result waits for that."""
     with ThreadPoolExecutor(1) as threads:
 
-        def switch() -> float:
+        def switch() -> None:
             while not servers.storage.stats()["requests"].get("remove"):
                 time.sleep(0.01)
             servers.aws.put_parameters(PARAMETER_PATH, {"enabled": "false"})
-            return time.monotonic()
 
         switched = threads.submit(switch)
         yield lambda: switched.result(timeout=10)
@@ -633,12 +632,12 @@ def test_the_kill_switch_stops_a_run_in_the_middle(
     application: Application,
     cleanup: Cleanup,
     servers: Servers,
-    switch_off_in_the_middle: Callable[[], float],
+    switch_off_in_the_middle: Callable[[], None],
 ) -> None:
     application.render_many(400)
     servers.storage.inject(operations=["remove"], latency_ms=250)
     answer = cleanup()
-    assert time.monotonic() - switch_off_in_the_middle() < 10
+    switch_off_in_the_middle()
     assert answer["status"] == "partial"
     assert answer["phases"]["storage_files"]["stopped"] == "disabled"
     assert 0 < len(application.files()) < 400
@@ -650,7 +649,7 @@ def test_a_run_that_was_stopped_leaves_rows_as_well_and_the_next_one_finishes(
     cleanup: Cleanup,
     configure: Configure,
     servers: Servers,
-    switch_off_in_the_middle: Callable[[], float],
+    switch_off_in_the_middle: Callable[[], None],
 ) -> None:
     application.render_many(400)
     servers.storage.inject(operations=["remove"], latency_ms=250)
@@ -668,7 +667,7 @@ def test_what_a_stopped_run_has_not_removed_can_be_saved(
     application: Application,
     cleanup: Cleanup,
     servers: Servers,
-    switch_off_in_the_middle: Callable[[], float],
+    switch_off_in_the_middle: Callable[[], None],
 ) -> None:
     renders = application.render_many(400)
     servers.storage.inject(operations=["remove"], latency_ms=250)
