@@ -1,6 +1,7 @@
 -- Storage Cleanup: ledger, guard and worker role.
 --
 -- Run the whole file as `postgres`, in Supabase's SQL editor or with psql. Running it again changes nothing.
+-- With psql: psql -v ON_ERROR_STOP=1 "$ADMIN_DATABASE_URL" -f database/install.sql, so that an error is the last line.
 -- It needs public.render_jobs, public.user_assets and Supabase's storage schema; uninstall.sql takes it all back.
 -- Building the three indexes blocks writes to their table meanwhile: choose a quiet minute.
 --
@@ -19,6 +20,14 @@ set local client_min_messages = warning;
 
 do $$
 begin
+    if exists (select from pg_class
+               where relnamespace = 'public'::regnamespace and relname in ('render_jobs', 'user_assets')
+                 and not pg_has_role(current_user, relowner, 'usage'))
+       or not has_database_privilege(current_database(), 'create')
+    then
+        raise exception '% may not install Storage Cleanup: connect as the owner of public.render_jobs and '
+            'public.user_assets, on Supabase postgres (ADMIN_DATABASE_URL, not DATABASE_URL)', current_user;
+    end if;
     if to_regclass('public.render_jobs') is null or to_regclass('public.user_assets') is null then
         raise exception 'public.render_jobs and public.user_assets must exist before Storage Cleanup is installed';
     end if;
