@@ -8,6 +8,11 @@ UV     := .venv-uv/bin/python requirements/uv.py
 SAM    := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
 export PYTHONPATH := layers/storage_cleanup:.
 
+# The AWS CLI reads both variables, and prefers the first; SAM and boto3 read the second alone.
+ifneq ($(AWS_REGION),)
+export AWS_DEFAULT_REGION := $(AWS_REGION)
+endif
+
 # Lambda's runtime, which `sam build` compiles the layers for: on PATH, or from pyenv.
 PYTHON_313 := $(shell for python in "$$(command -v python3.13)" $$HOME/.pyenv/versions/3.13*/bin/python3.13; do \
 	"$$python" -c '' 2>/dev/null && dirname "$$python" && break; done)
@@ -23,7 +28,7 @@ ASL_TEMPLATE := {"Resources": {"Drain": {"Type": "AWS::StepFunctions::StateMachi
 	{"RoleArn": "arn:aws:iam::123456789012:role/drain", "Definition": %s}}}}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-code check-template format test-contract invoke prove bench report build deploy secrets delete lock clean
+.PHONY: help demo test check check-code check-template format test-contract invoke prove bench report build region deploy secrets delete lock clean
 
 help:                        ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -79,14 +84,18 @@ build: .venv-sam/.ready      ## build the functions and layers for Lambda
 	@test -n "$(PYTHON_313)" || { echo "make build needs python3.13, on PATH or from pyenv" >&2; exit 1; }
 	@PATH="$(PYTHON_313):$$PATH" $(SAM) build
 
-deploy: build                ## deploy STAGE (testing or production)
+region:
+	@test -n "$$AWS_DEFAULT_REGION" || test -n "$$(aws configure get region 2>/dev/null)" || { \
+		echo "There is no AWS region: set AWS_REGION to the region of the Supabase project" >&2; exit 1; }
+
+deploy: region build         ## deploy STAGE (testing or production)
 	@$(SAM) deploy --config-env $(STAGE) $(DEPLOY_FLAGS)
 	@aws cloudformation set-stack-policy --stack-name storage-cleanup-$(STAGE) --stack-policy-body '$(STACK_POLICY)'
 
-secrets: $(VENV)/.ready      ## ask for the secrets of STAGE and store them as SecureStrings
+secrets: region $(VENV)/.ready ## ask for the secrets of STAGE and store them as SecureStrings
 	@$(BIN)/python -m local.put_secrets $(STAGE)
 
-delete: .venv-sam/.ready     ## delete the stack of STAGE
+delete: region .venv-sam/.ready ## delete the stack of STAGE
 	@$(SAM) delete --config-env $(STAGE)
 
 # ---------------------------------------------------------------------------------------------------- install
