@@ -34,8 +34,8 @@ from local.clock import PRODUCTION, Clock
 from local.functions import Functions, function_for
 from local.scenario import embedded
 from local.stack import own_directory, parameter_name, write_parameters
+from storage_cleanup.config.settings import PARAMETER_NAMES
 from storage_cleanup.errors import StorageCleanupError
-from storage_cleanup.settings import PARAMETER_NAMES
 
 PREFIX = "STORAGE_CLEANUP_"
 """What the variables that set parameters begin with."""
