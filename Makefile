@@ -108,19 +108,19 @@ clean:                       ## remove everything that was installed or built he
 
 $(VENV)/.ready: requirements/dev.txt | .venv-uv/.ready
 	@echo "Installing into $(VENV) ..."
-	@$(PYTHON) -m venv --clear --without-pip $(VENV)
+	@rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV)
 	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python $<
 	@$(BIN)/python -c 'import moto, psycopg, pytest'
 	@touch $@
 
 # pip installs uv, and uv everything else.
 .venv-uv/.ready: requirements/uv.txt
-	@$(PYTHON) -m venv --clear $(@D)
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 .venv-%/.ready: requirements/%.txt | .venv-uv/.ready
 	@echo "Installing into $(@D) ..."
-	@$(PYTHON) -m venv --clear --without-pip $(@D)
+	@rm -rf $(@D) && $(PYTHON) -m venv --without-pip $(@D)
 	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python $<
 	@touch $@
