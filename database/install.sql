@@ -104,8 +104,9 @@ create index if not exists candidate_by_age on storage_cleanup.candidate (has_fi
 
 -- What a dry run found: an override may delete these jobs and no others.
 create table if not exists storage_cleanup.plan_job (
-    run_id  uuid not null references storage_cleanup.run on delete cascade,
-    job_id  uuid not null,
+    run_id    uuid not null references storage_cleanup.run on delete cascade,
+    job_id    uuid not null,
+    has_file  boolean not null,
     primary key (run_id, job_id)
 );
 
@@ -308,6 +309,10 @@ begin
     end if;
     select job_id into taken from storage_cleanup.deletion
     where job_id = any (jobs) and state not in ('released', 'restored')
+      and not (state = 'done' and exists (      -- the row has stayed, and has another file or never had one
+          select from public.render_jobs as job
+          where job.id = job_id and (object_name is null
+                                     or storage_cleanup.object_key(job.output_url) <> bucket_id || '/' || object_name)))
     limit 1;
     if taken is null then
         select deletion.job_id into taken
@@ -587,8 +592,7 @@ begin
         select page.job_id, 'epoch'::timestamptz, job.output_url, job.id is null
         from storage_cleanup.plan_job as page
         left join public.render_jobs as job on job.id = page.job_id
-        where run_id = plan and page.job_id > after_job
-          and (job.id is null or storage_cleanup.has_file(job.output_url) = with_file)
+        where run_id = plan and page.job_id > after_job and has_file = with_file
         order by page.job_id limit page_size;
         return;
     end if;
@@ -630,13 +634,17 @@ as $$
           for update of candidate skip locked)
 $$;
 
--- Claims what may go of these jobs (and of all others that point at the same objects), and says why the rest is kept.
+-- Claims what may go of these jobs, each with the object that the parser has found in its URL, and says why the rest is
+-- kept. Other jobs that may mean one of the objects keep it, for only the parser can tell what their URLs mean:
+--   - one that could go as well is returned as 'unasked', with its URL, so that the caller may ask for it, too
+--   - one whose URL is among `foreign_urls` names another host, by the parser's judgement. It is never claimed, and keeps
+--     the object only while somebody saves it: a host that nobody has told us of may be this project's all the same
 --
 -- outcome 'claimed': the file may be removed now, and the job can't be saved any more; 'already_missing': there is no
 -- such file; anything else is the reason to keep it. A dry run does all of this, and writes only its plan.
 create or replace function storage_cleanup.claim(
-    this_run uuid, jobs uuid[], keys text[], max_age interval, dry_run boolean, plan uuid)
-returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint)
+    this_run uuid, jobs uuid[], keys text[], max_age interval, dry_run boolean, plan uuid, foreign_urls text[] default '{}')
+returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -676,29 +684,36 @@ begin
             limit 1) as stored on true
     ),
     holder as (     -- every job that points at one of the objects
-        select job.id, object.key, to_jsonb(job) as job, case
+        select job.id, object.key, job.output_url, to_jsonb(job) as job, case
             when lock.id is null then 'locked'
             when save.id is not null then 'saved'
+            when asked.id is null and job.output_url = any (foreign_urls) then 'foreign_host'
+            when asked.id is null and job.id = any (jobs) then 'job_changed'
             when job.status is distinct from 'completed' then 'job_not_completed'
             when (job.created_at < now() - max_age) is not true then 'job_too_young'
-            when ledger.state not in ('released', 'restored') then 'already_claimed'
+            when ledger.state not in ('released', 'restored')
+                 and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
+                      or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
             when plan is not null and planned.job_id is null then 'not_in_plan'
+            when asked.id is null then 'unasked'
             end as own_reason
         from object
         join public.render_jobs as job on storage_cleanup.object_key(job.output_url) = object.key
         left join unnest(locked) as lock (id) on lock.id = job.id
         left join unnest(saved) as save (id) on save.id = job.id
+        left join unnest(jobs, keys) as asked (id, key) on asked.id = job.id and asked.key = object.key
         left join storage_cleanup.deletion as ledger on ledger.job_id = job.id
         left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = job.id
     ),
     decided as (
-        select holder.id, holder.job, object.*, coalesce(own_reason, case
+        select holder.id, holder.job, holder.output_url, object.*, coalesce(own_reason, case
             when bool_or(own_reason = 'locked') over same_object then 'locked'
-            when bool_or(own_reason <> 'already_claimed') over same_object then 'shared_with_kept_job'
+            when bool_or(own_reason not in ('already_claimed', 'foreign_host')) over same_object then 'shared_with_kept_job'
             when touched_at >= now() - max_age then 'file_too_young'
             when object.key = any (on_assets) then 'asset_points_at_file'
             when present then 'claimed'
-            else 'already_missing' end) as outcome
+            else 'already_missing' end) as outcome,
+            bool_or(own_reason not in ('already_claimed', 'foreign_host', 'unasked')) over same_object is true as is_kept
         from holder join object using (key)
         window same_object as (partition by holder.key)
     ),
@@ -711,22 +726,24 @@ begin
                 object_name = excluded.object_name, bytes = excluded.bytes, job = excluded.job,
                 attempts = 0, last_error = null, attempted_at = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
-            where ledger.state in ('released', 'restored')
+            where ledger.state in ('released', 'restored', 'done')
         returning ledger.job_id
     ),
     planned as (
-        insert into storage_cleanup.plan_job (run_id, job_id)
-        select this_run, id from decided where outcome in ('claimed', 'already_missing') and dry_run
+        insert into storage_cleanup.plan_job (run_id, job_id, has_file)
+        select this_run, id, true from decided where outcome in ('claimed', 'already_missing') and dry_run
         on conflict do nothing
     ),
     parked as (
-        select storage_cleanup.park(array_agg(id), array_agg(outcome), max_age) from decided where not dry_run
+        select storage_cleanup.park(array_agg(id), array_agg(outcome), max_age) from decided
+        where not dry_run and id = any (jobs)
     )
-    select id, decided.outcome, bucket, name, size
+    select id, decided.outcome, bucket, name, size,
+           case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url end
     from decided cross join (select count(*) from parked) as noted
-    where id = any (jobs) or decided.outcome in ('claimed', 'already_missing')
+    where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
     union all
-    select asked, 'job_changed', null, null, 0      -- its URL isn't what it was when the page was read
+    select asked, 'job_changed', null, null, 0, null      -- its URL isn't what it was when the page was read
     from unnest(jobs) as asked
     where not exists (select from decided where id = asked);
 end $$;
@@ -758,12 +775,23 @@ begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.beat(this_run);
     adopted := array(select storage_cleanup.abandoned(this_run, batch_size));
+    -- Jobs that share a file make one file: they are taken together.
+    adopted := adopted || array(
+        select other.job_id
+        from storage_cleanup.deletion as one
+        join storage_cleanup.deletion as other
+            on other.bucket_id || '/' || other.object_name = one.bucket_id || '/' || one.object_name
+        left join storage_cleanup.run as owner on owner.id = other.run_id
+        where one.job_id = any (adopted) and other.job_id <> all (adopted)
+          and other.state = 'claimed' and other.run_id <> this_run and (owner.id is null or not storage_cleanup.is_alive(owner))
+        order by other.job_id
+        for update of other skip locked);
     -- The guard lets no save pass while a claim stands; if one did (the guard was off), the file stays.
     saved := array(select storage_cleanup.saved_among(adopted));
     perform storage_cleanup.release(saved, 'saved');
     return query
     with given_up as (
-        select deletion.job_id from storage_cleanup.deletion
+        select deletion.job_id, deletion.bucket_id, deletion.object_name from storage_cleanup.deletion
         where deletion.job_id = any (adopted) and deletion.job_id <> all (saved) and attempts >= 5
     ),
     released as (
@@ -777,7 +805,7 @@ begin
     )
     select job_id, 'claimed', bucket_id, object_name, bytes from resumed
     union all
-    select job_id, 'stuck', null, null, 0 from given_up cross join (select count(*) from released) as done
+    select job_id, 'stuck', bucket_id, object_name, 0 from given_up cross join (select count(*) from released) as done
     union all
     select job, 'saved', null, null, 0 from unnest(saved) as job;
 end $$;
@@ -802,8 +830,9 @@ as $$
 $$;
 
 -- Gives back claims that this run has made and never sent to Storage: somebody stopped it in between. Not those that it
--- adopted: nobody knows what the run before has asked for. Not those that another run has taken over meanwhile.
-create or replace function storage_cleanup.give_back(this_run uuid, jobs uuid[]) returns bigint
+-- adopted: nobody knows what the run before has asked for. Not those that another run has taken over meanwhile. Returns
+-- the jobs whose claims this run still had.
+create or replace function storage_cleanup.give_back(this_run uuid, jobs uuid[]) returns setof uuid
 language plpgsql security definer set search_path = ''
 as $$
 declare
@@ -813,7 +842,30 @@ declare
         order by job_id for update);
 begin
     perform storage_cleanup.release(mine, 'given_back');
-    return cardinality(mine);
+    return query select unnest(mine);
+end $$;
+
+-- Gives back what dead runs have claimed and not removed, for a system that is switched off: nobody would finish it, and
+-- its jobs could not be saved meanwhile. Nobody knows what a dead run has asked Storage for. But an invocation lives for 15
+-- minutes at most, and what it asks for at the end takes less than one more (20 seconds until the client gives up, 30 until
+-- the server does). A file that is there after that stays; a claim whose file is gone is left to a run that may finish it.
+create or replace function storage_cleanup.give_back_abandoned() returns bigint
+language plpgsql security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
+as $$
+declare
+    long_ago  constant timestamptz := clock_timestamp() - interval '16 minutes';
+    abandoned uuid[] := array(
+        select claim.job_id from storage_cleanup.deletion as claim
+        left join storage_cleanup.run as owner on owner.id = claim.run_id
+        where claim.state = 'claimed' and (owner.id is null or owner.started_at < long_ago and not storage_cleanup.is_alive(owner))
+          and claim.claimed_at < long_ago and (claim.attempted_at < long_ago) is not false
+          and exists (select from storage.objects as stored
+                      where stored.bucket_id = claim.bucket_id and stored.name = claim.object_name)
+        order by claim.job_id limit 10000
+        for update of claim skip locked);
+begin
+    perform storage_cleanup.release(abandoned, 'given_back');
+    return cardinality(abandoned);
 end $$;
 
 -- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which.
@@ -838,7 +890,8 @@ begin
     )
     update storage_cleanup.deletion
     set state = case when gone then 'file_deleted' else 'claimed' end,
-        attempts = attempts + 1, attempted_at = clock_timestamp(), updated_at = clock_timestamp(),
+        attempts = case when gone then 0 else attempts + 1 end,     -- once it is gone, attempts at the row are counted
+        attempted_at = clock_timestamp(), updated_at = clock_timestamp(),
         last_error = case when not gone then coalesce(error, 'Storage answered, but the object is still there') end
     from checked
     where deletion.job_id = checked.job_id and deletion.state = 'claimed'
@@ -856,7 +909,8 @@ as $$
 $$;
 
 -- Deletes the rows of those of these jobs whose file is known to be gone. One that can't go (a foreign key, a trigger) is
--- reported and stays, and the others still go.
+-- reported and stays, and the others still go. One that a trigger or a rule of the application keeps (a soft delete) is
+-- asked for three times, or until it has been changed instead; then it is done, although its row is still there.
 create or replace function storage_cleanup.delete_rows(this_run uuid, jobs uuid[])
 returns table (job_id uuid, outcome text, detail text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
@@ -868,6 +922,7 @@ declare
     kept    uuid[];
     locked  uuid[];
     removed uuid[];
+    staying uuid[] := '{}';     -- deleted without an error, and still there
     waiting uuid[];      -- neither kept nor locked: gone already, or in somebody else's hands
     missing uuid[];
     refused uuid[] := '{}';
@@ -902,14 +957,20 @@ begin
     begin
         with gone as (delete from public.render_jobs where id = any (locked) returning id)
         select coalesce(array_agg(id), '{}') into removed from gone;
+        staying := array(select unnest(locked) except select unnest(removed));
         set constraints all immediate;      -- a deferred foreign key must speak here, not at commit
     exception when others then              -- one row is in the way: find it, let the others go
         removed := '{}';
+        staying := '{}';
         foreach one in array locked loop
             begin
                 delete from public.render_jobs where id = one;
                 set constraints all immediate;
-                removed := removed || one;
+                if exists (select from public.render_jobs where id = one) then      -- a rule answers for what it did instead
+                    staying := staying || one;
+                else
+                    removed := removed || one;
+                end if;
             exception when others then
                 update storage_cleanup.deletion
                 set attempts = attempts + 1, last_error = sqlerrm, updated_at = clock_timestamp()
@@ -923,6 +984,14 @@ begin
             select deletion.job_id from storage_cleanup.deletion
             where deletion.job_id = any (refused) and object_name is null), 'row_protected');
     end;
+    update storage_cleanup.deletion as ledger
+    set attempts = attempts + 1, last_error = 'a trigger or a rule of the application keeps the row', updated_at = clock_timestamp(),
+        state = case when attempts < 2 and job.status = 'completed'
+                      and (object_name is null and not storage_cleanup.has_file(job.output_url)
+                           or storage_cleanup.object_key(job.output_url) = ledger.bucket_id || '/' || object_name)
+                     then state else 'done' end
+    from public.render_jobs as job
+    where ledger.job_id = any (staying) and job.id = ledger.job_id;
     waiting := array(select unnest(batch) except select unnest(saved || kept || locked));
     missing := array(select unnest(waiting) except select id from public.render_jobs where id = any (waiting));
     return query
@@ -938,7 +1007,11 @@ begin
     union all
     select job, 'saved', null from unnest(saved) as job
     union all
-    select job, 'rendered_again', null from unnest(kept) as job where job <> all (saved);
+    select job, 'rendered_again', null from unnest(kept) as job where job <> all (saved)
+    union all
+    select job, 'kept_by_trigger', null from unnest(staying) as job
+    union all
+    select job, 'taken_over', null from unnest(jobs) as job where job <> all (batch);
 end $$;
 
 -- Claims old, unsaved, completed jobs that never had a file. There is nothing to remove, so delete_rows may follow at once.
@@ -964,9 +1037,12 @@ begin
         select id from public.render_jobs
         where id = any (locked) and id <> all (saved) and status = 'completed' and created_at < now() - max_age
           and not storage_cleanup.has_file(output_url)
+          and not exists (select from storage_cleanup.deletion as ledger
+                          where ledger.job_id = id and state not in ('released', 'restored'))
           and (plan is null or id in (select planned.job_id from storage_cleanup.plan_job as planned where run_id = plan)));
     if dry_run then
-        insert into storage_cleanup.plan_job (run_id, job_id) select this_run, unnest(going) on conflict do nothing;
+        insert into storage_cleanup.plan_job (run_id, job_id, has_file)
+        select this_run, unnest(going), false on conflict do nothing;
     else
         insert into storage_cleanup.deletion as ledger (job_id, run_id, state, job)
         select id, this_run, 'file_deleted', to_jsonb(job) from public.render_jobs as job where id = any (going)
@@ -985,8 +1061,10 @@ begin
             when job.status is distinct from 'completed' then 'job_not_completed'
             when storage_cleanup.has_file(job.output_url) then 'job_changed'
             when (job.created_at < now() - max_age) is not true then 'job_too_young'
-            else 'not_in_plan' end as reason
+            when plan is not null and planned.job_id is null then 'not_in_plan'
+            else 'already_claimed' end as reason
         from unnest(jobs) as asked (id) left join public.render_jobs as job on job.id = asked.id
+        left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = asked.id
         where asked.id <> all (going)
     ),
     parked as (
@@ -1004,6 +1082,25 @@ language sql stable security definer set search_path = '' set enable_seqscan = o
 as $$
     select count(*), count(*) filter (where state = 'claimed' and attempts >= 3)
     from storage_cleanup.deletion where state in ('claimed', 'file_deleted')
+$$;
+
+-- What is unfinished and not this run's to finish now, with the reason: by phase, so that a run can account for it.
+create or replace function storage_cleanup.left_alone(this_run uuid) returns table (phase text, reason text, found bigint)
+language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
+as $$
+    with alive as materialized (
+        select id from storage_cleanup.run where status = 'running' and id <> this_run and storage_cleanup.is_alive(run)
+    )
+    select 'storage_files', case when alive.id is null then 'tried_in_vain' else 'claimed_by_another_run' end, count(*)
+    from storage_cleanup.deletion left join alive on alive.id = run_id
+    where state = 'claimed' and run_id <> this_run
+      and (alive.id is not null or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
+    group by 1, 2
+    union all
+    select 'render_jobs', 'row_protected', count(*)
+    from storage_cleanup.deletion
+    where state = 'file_deleted' and run_id is distinct from this_run and attempts >= 3 and updated_at >= now() - interval '1 hour'
+    having count(*) > 0
 $$;
 
 -- How many orphans past the age wait, and how many claims are unfinished. Candidates that have been saved meanwhile are
@@ -1264,8 +1361,9 @@ grant execute on function
     storage_cleanup.start_run(uuid, text, boolean, jsonb, jsonb, uuid),
     storage_cleanup.due(uuid, boolean, interval, timestamptz, uuid, integer, boolean, uuid),
     storage_cleanup.park(uuid[], text[], interval),
-    storage_cleanup.claim(uuid, uuid[], text[], interval, boolean, uuid),
-    storage_cleanup.adopt(uuid, integer), storage_cleanup.settle(uuid, uuid[], text), storage_cleanup.give_back(uuid, uuid[]),
+    storage_cleanup.claim(uuid, uuid[], text[], interval, boolean, uuid, text[]),
+    storage_cleanup.adopt(uuid, integer), storage_cleanup.settle(uuid, uuid[], text),
+    storage_cleanup.give_back(uuid, uuid[]), storage_cleanup.give_back_abandoned(), storage_cleanup.left_alone(uuid),
     storage_cleanup.leftover_rows(uuid, uuid, integer), storage_cleanup.delete_rows(uuid, uuid[]),
     storage_cleanup.claim_fileless(uuid, uuid[], interval, boolean, uuid),
     storage_cleanup.remaining(interval), storage_cleanup.unfinished(), storage_cleanup.reconcile_if_due(), storage_cleanup.prune(interval),

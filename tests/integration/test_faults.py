@@ -74,7 +74,7 @@ REFUSED = {
     Fault.SLOW_DOWN: ("storage_please_reduce_your_request_rate", "SlowDown"),
     Fault.BAD_GATEWAY: ("storage_internal_error", "502 Bad Gateway"),
 }
-DONE_ALL_THE_SAME = (Fault.TIMEOUT_AFTER, Fault.CUT, Fault.EMPTY_ANSWER)
+DONE_ALL_THE_SAME = (Fault.TIMEOUT_AFTER, Fault.CUT)
 
 
 @pytest.mark.parametrize("fault", REFUSED)
@@ -110,16 +110,25 @@ def test_once_storage_works_again_the_next_cycle_does_the_rest(
 
 
 @pytest.mark.parametrize("fault", DONE_ALL_THE_SAME)
-def test_an_answer_that_gets_lost_is_looked_up_and_not_claimed_as_ours(
+def test_what_a_request_removed_is_deleted_although_its_answer_got_lost(
     application: Application, cleanup: Cleanup, servers: Servers, fault: Fault
 ) -> None:
     application.render_many(5)
     servers.storage.inject({fault: 1}, operations=["remove"], hang_seconds=1)
     answer = cleanup()
     assert answer["status"] == "succeeded"
-    assert answer["phases"]["storage_files"]["deleted"] == 0
-    assert answer["phases"]["storage_files"]["already_missing"] == 5
+    assert answer["phases"]["storage_files"]["deleted"] == answer["phases"]["storage_files"]["planned"] == 5
+    assert answer["phases"]["storage_files"]["bytes"] == 50
     assert answer["phases"]["render_jobs"]["deleted"] == 5
+
+
+def test_what_is_gone_although_storage_removed_nothing_was_missing_already(
+    application: Application, cleanup: Cleanup, servers: Servers
+) -> None:
+    application.render_many(5)
+    servers.storage.inject({Fault.EMPTY_ANSWER: 1}, operations=["remove"])
+    account = cleanup()["phases"]["storage_files"]
+    assert (account["deleted"], account["already_missing"], account["bytes"]) == (0, 5, 0)
 
 
 def test_half_of_a_batch_gone_is_told_apart_from_the_other_half(
@@ -129,8 +138,8 @@ def test_half_of_a_batch_gone_is_told_apart_from_the_other_half(
     servers.storage.inject({Fault.HALF: 1}, operations=["remove"])
     account = cleanup()["phases"]["storage_files"]
     left = len(application.files())
-    assert account["deleted"] == 0
-    assert (account["already_missing"], account["reasons"]["failed"]) == (8 - left, {"storage_internal": left})
+    assert account["already_missing"] == 0
+    assert (account["deleted"], account["reasons"]["failed"]) == (8 - left, {"storage_internal": left})
     assert 0 < left < 8
     assert len(application.jobs()) == left
 

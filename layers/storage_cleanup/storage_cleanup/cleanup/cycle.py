@@ -60,6 +60,7 @@ def run_cycle(
     """
     run = _Run(settings, options, database, store, watch, keep_history, now)
     if not settings.enabled:
+        run.give_back_abandoned()
         return run.skipped("the parameter enabled is false")
     return run.execute()
 
@@ -77,6 +78,7 @@ class _Run:
     results: dict[Phase, PhaseResult] = field(default_factory=dict)
     saved_assets: int | None = None
     breaker_reason: str | None = None
+    given_back: int = 0
     backlog: Backlog | None = None
     _recorded: bool = False
     _is_proved: bool = False
@@ -84,6 +86,15 @@ class _Run:
     def skipped(self, why: str) -> RunResult:
         _log.warning("Cleanup cycle skipped: %s", why)
         return self._result(Status.SKIPPED, time.monotonic(), why)
+
+    def give_back_abandoned(self) -> None:
+        """Give back what dead runs have left, when no run will finish it; that isn't worth failing for."""
+        try:
+            self.given_back = self.database.give_back_abandoned()
+        except StorageCleanupError as error:
+            _log.warning("What dead runs had claimed could not be given back: %s", error, extra={"error": str(error)})
+        if self.given_back:
+            _log.info("Gave back %d claims of dead runs", self.given_back, extra={"given_back": self.given_back})
 
     def execute(self) -> RunResult:
         started = time.monotonic()
@@ -95,6 +106,8 @@ class _Run:
             self.results[Phase.TEMP_FILES] = self._temp_files()
         if self.options.phases & {Phase.STORAGE_FILES, Phase.RENDER_JOBS}:
             self._with_database()
+        if Phase.STORAGE_FILES not in self.settings.phases:
+            self.give_back_abandoned()
         result = self._result(self._status(), started, self._message())
         self._close(result)
         if result.status is Status.FAILED:
@@ -259,8 +272,11 @@ class _Run:
         if not self._recorded:
             return
         try:
-            self.backlog = self.database.backlog(self.options.max_age)
+            self.backlog = self.database.backlog(self.id, self.options.max_age)
             result.remaining, result.stuck = self.backlog.remaining, self.backlog.stuck
+            for phase, reason, count in self.backlog.left_alone:
+                if account := self.results.get(Phase(phase)):
+                    account.kept[reason] += count
             self.database.finish_run(
                 self.id,
                 status=result.status.value,
@@ -291,6 +307,7 @@ class _Run:
             max_age_minutes=round(self.options.max_age.total_seconds() / 60),
             phases=self.results,
             seconds=time.monotonic() - started,
+            given_back=self.given_back,
             slowest_query_seconds=self.database.slowest_seconds,
             breaker_open=self.breaker_reason is not None,
             message=message,

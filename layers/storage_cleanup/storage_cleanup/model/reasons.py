@@ -57,13 +57,17 @@ MEANINGS: Mapping[str, str] = {
     "rendered_again": "the job was rendered again, or its file was uploaded again",
     "taken_over": "another run finished it meanwhile",
     "given_back": "the run had to stop before it asked Storage; it may be saved again, or a later run takes it",
+    "not_asked": "the run had to stop before it asked Storage; the next run goes on",
+    "claimed_by_another_run": "another run has claimed it, and may still be at work",
     "dry_run": "this is a dry run; a real one would delete it",
     # Rows that stay.
     "foreign_key": "a foreign key of another table protects the row",
     "row_protected": "the row couldn't be deleted the last time",
     "refused": "the database refused to delete the row",
+    "kept_by_trigger": "the application keeps the row: a trigger or a rule swallowed the deletion",
     # Files that stay.
     "stuck": "removing the file failed five times; it is given up for an hour",
+    "tried_in_vain": "removing the file failed five times; it is given up once no request for it can be under way",
     "still_there": "Storage answered, but the object is still there",
     "unconfirmed": "the database couldn't be asked whether it is gone; the next run finds out",
     # Temporary files that stay.

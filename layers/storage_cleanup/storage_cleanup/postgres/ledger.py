@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -46,13 +46,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the database decided about one job; ``outcome`` is ``claimed``, ``already_missing`` or why it is kept."""
+    """What the database decided about one job; ``outcome`` is ``claimed``, ``already_missing`` or why it is kept.
+
+    ``output_url`` is for the outcome ``unasked`` only: a job that nobody has asked for, which may mean the same object.
+    """
 
     job_id: UUID
     outcome: str
     bucket_id: str | None
     object_name: str | None
     bytes: int
+    output_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What a run leaves: candidates past their age and unfinished claims, and how many claims keep failing."""
+    """What a run leaves: candidates past their age and unfinished claims, and how many claims keep failing.
+
+    ``left_alone`` has what is unfinished and wasn't this run's to finish: phase, reason, how many.
+    """
 
     remaining: int
     stuck: int
+    left_alone: list[tuple[str, str, int]]
 
 
 @dataclass(frozen=True)
@@ -208,9 +216,9 @@ class Database(AbstractContextManager["Database"]):
         """Close the run with its answer. ``saved_assets`` is None when the reference set wasn't judged."""
         self._do("finish_run", run=run, status=status, summary=json.dumps(summary), saved_assets=saved_assets)
 
-    def backlog(self, max_age: timedelta) -> Backlog:
+    def backlog(self, run: UUID, max_age: timedelta) -> Backlog:
         """Count what is left for the next run."""
-        return self._rows(Backlog, "backlog", max_age=max_age)[0]
+        return self._rows(Backlog, "backlog", run=run, max_age=max_age)[0]
 
     def reconcile_if_due(self, timeout: timedelta) -> int | None:
         """Once a day, find candidates that the triggers missed; returns how many, or None when it isn't time yet."""
@@ -260,13 +268,16 @@ class Database(AbstractContextManager["Database"]):
         run: UUID,
         keys: dict[UUID, str],
         *,
+        foreign_urls: Collection[str] = (),
         max_age: timedelta,
         dry_run: bool,
         plan: UUID | None,
     ) -> list[Verdict]:
-        """Claim what may go of these jobs (id → ``bucket/name``) and of all jobs that share their objects.
+        """Claim what may go of these jobs (id → ``bucket/name``).
 
-        A dry run decides in the same way, and writes only its plan.
+        Another job that may mean one of the objects keeps it, unless its URL is one of ``foreign_urls`` and nobody
+        saved it. One that could go as well comes with the outcome ``unasked``, so that it may be asked for, too. A dry
+        run decides in the same way, and writes only its plan.
         """
         return self._rows(
             Verdict,
@@ -274,6 +285,7 @@ class Database(AbstractContextManager["Database"]):
             run=run,
             jobs=list(keys),
             keys=list(keys.values()),
+            foreign_urls=list(foreign_urls),
             max_age=max_age,
             dry_run=dry_run,
             plan=plan,
@@ -287,9 +299,13 @@ class Database(AbstractContextManager["Database"]):
         """Look which objects are gone and mark their claims; count an attempt, with its error, for the others."""
         return self._rows(Settled, "settle", run=run, jobs=list(jobs), error=error)
 
-    def give_back(self, run: UUID, jobs: Sequence[UUID]) -> int:
-        """Release claims whose removal was never asked for; returns how many this run still had."""
-        return int(self._rows(_Value, "give_back", run=run, jobs=list(jobs))[0].value)
+    def give_back(self, run: UUID, jobs: Sequence[UUID]) -> set[UUID]:
+        """Release claims whose removal was never asked for; returns those that this run still had."""
+        return {row.value for row in self._rows(_Value, "give_back", run=run, jobs=list(jobs))}
+
+    def give_back_abandoned(self) -> int:
+        """Release claims of dead runs whose files are there, once no request can be under way; return how many."""
+        return int(self._value("give_back_abandoned"))
 
     def leftover_rows(self, run: UUID, *, size: int, after: UUID) -> list[UUID]:
         """Return the next jobs whose file is known to be gone, and whose row other runs have left."""

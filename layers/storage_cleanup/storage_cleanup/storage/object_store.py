@@ -32,11 +32,14 @@ class Removal:
     ----------
     removed
         Names that it returned as deleted by this request.
+    unanswered
+        Whether a request for them ended without an answer to it: it may have removed any of them.
     failed
         Names that couldn't be asked for, or whose outcome is unknown, each with what went wrong.
     """
 
     removed: set[str] = field(default_factory=set)
+    unanswered: bool = False
     failed: dict[str, ObjectStoreError] = field(default_factory=dict)
 
 
@@ -112,7 +115,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         """
         result = Removal()
         try:
-            result.removed |= self._retrying(lambda client: client.remove(bucket, names))
+            result.removed |= self._retrying(lambda client: client.remove(bucket, names), result)
         except ObjectStoreError as error:
             if error.is_refusal:
                 raise
@@ -140,14 +143,17 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
                 try:
                     result.removed |= self._connected().remove(bucket, half)
                 except ObjectStoreError as failure:
+                    result.unanswered = True
                     pending.append((half, failure))
 
-    def _retrying(self, ask: "Callable[[StorageClient], _Answer]") -> _Answer:
+    def _retrying(self, ask: "Callable[[StorageClient], _Answer]", removal: Removal | None = None) -> _Answer:
         client = self._connected()
         for attempt in range(_ATTEMPTS):
             try:
                 return ask(client)
             except ObjectStoreError as error:
+                if removal:
+                    removal.unanswered = True
                 if error.status in _PUSHBACK:
                     self.on_pushback()
                 if not _is_worth_retrying(error) or attempt == _ATTEMPTS - 1 or self._give_up():

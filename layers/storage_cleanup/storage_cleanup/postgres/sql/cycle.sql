@@ -39,8 +39,9 @@ from storage_cleanup.due(
 select storage_cleanup.park(%(jobs)s::uuid[], %(reasons)s::text[], %(max_age)s);
 
 -- name: claim
-select job_id, outcome, bucket_id, object_name, bytes
-from storage_cleanup.claim(%(run)s, %(jobs)s::uuid[], %(keys)s::text[], %(max_age)s, %(dry_run)s, %(plan)s);
+select job_id, outcome, bucket_id, object_name, bytes, output_url
+from storage_cleanup.claim(
+    %(run)s, %(jobs)s::uuid[], %(keys)s::text[], %(max_age)s, %(dry_run)s, %(plan)s, %(foreign_urls)s::text[]);
 
 -- name: adopt
 select job_id, outcome, bucket_id, object_name, bytes from storage_cleanup.adopt(%(run)s, %(size)s);
@@ -50,6 +51,9 @@ select job_id, gone from storage_cleanup.settle(%(run)s, %(jobs)s::uuid[], %(err
 
 -- name: give_back
 select storage_cleanup.give_back(%(run)s, %(jobs)s::uuid[]) as value;
+
+-- name: give_back_abandoned
+select storage_cleanup.give_back_abandoned() as value;
 
 -- name: leftover_rows
 select storage_cleanup.leftover_rows(%(run)s, %(after_job)s, %(size)s) as value;
@@ -62,8 +66,9 @@ select job_id, outcome, detail
 from storage_cleanup.claim_fileless(%(run)s, %(jobs)s::uuid[], %(max_age)s, %(dry_run)s, %(plan)s);
 
 -- name: backlog
--- What waits for the next run, and the claims that keep failing.
-select storage_cleanup.remaining(%(max_age)s) as remaining, (select stuck from storage_cleanup.unfinished()) as stuck;
+-- What waits for the next run, the claims that keep failing, and what this run had to leave to others or to later.
+select storage_cleanup.remaining(%(max_age)s) as remaining, (select stuck from storage_cleanup.unfinished()) as stuck,
+       array(select jsonb_build_array(phase, reason, found) from storage_cleanup.left_alone(%(run)s)) as left_alone;
 
 -- name: reconcile_if_due
 -- Once a day: finds what the triggers missed. NULL when it isn't time yet.
