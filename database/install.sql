@@ -908,6 +908,16 @@ as $$
     order by job_id limit page_size
 $$;
 
+-- Deletes rows, and says which are gone. The application's triggers find their tables here, as they do elsewhere.
+create or replace function storage_cleanup.remove_rows(jobs uuid[]) returns uuid[]
+language plpgsql security definer set search_path = public, extensions, pg_temp
+as $$
+begin
+    delete from public.render_jobs where id = any (jobs);
+    set constraints all immediate;      -- a deferred foreign key must speak here, not at commit
+    return array(select unnest(jobs) except select id from public.render_jobs where id = any (jobs));
+end $$;
+
 -- Deletes the rows of those of these jobs whose file is known to be gone. One that can't go (a foreign key, a trigger) is
 -- reported and stays, and the others still go. One that a trigger or a rule of the application keeps (a soft delete) is
 -- asked for three times, or until it has been changed instead; then it is done, although its row is still there.
@@ -955,21 +965,17 @@ begin
     locked := array(select unnest(locked) except select unnest(saved || kept));
 
     begin
-        with gone as (delete from public.render_jobs where id = any (locked) returning id)
-        select coalesce(array_agg(id), '{}') into removed from gone;
+        removed := storage_cleanup.remove_rows(locked);
         staying := array(select unnest(locked) except select unnest(removed));
-        set constraints all immediate;      -- a deferred foreign key must speak here, not at commit
     exception when others then              -- one row is in the way: find it, let the others go
         removed := '{}';
         staying := '{}';
         foreach one in array locked loop
             begin
-                delete from public.render_jobs where id = one;
-                set constraints all immediate;
-                if exists (select from public.render_jobs where id = one) then      -- a rule answers for what it did instead
-                    staying := staying || one;
-                else
+                if one = any (storage_cleanup.remove_rows(array[one])) then
                     removed := removed || one;
+                else
+                    staying := staying || one;
                 end if;
             exception when others then
                 update storage_cleanup.deletion
