@@ -95,8 +95,8 @@ class RemoteProject(Project):
                     (run, is_dry, json.dumps(dict(options)), json.dumps(dict(scope))),
                 )
             database.execute(
-                "insert into storage_cleanup.plan_job (run_id, job_id) "
-                "select %s, id from public.render_jobs where id = any(%s)",
+                "insert into storage_cleanup.plan_job (run_id, job_id, has_file) "
+                "select %s, id, true from public.render_jobs where id = any(%s)",
                 (plan, self._jobs),
             )
         return plan

@@ -1,7 +1,7 @@
 """The flow of claims: whatever happens to a candidate, it has exactly one outcome, and nobody else's is touched."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -11,7 +11,10 @@ import pytest
 from local.application import Application, Link, Render
 from local.storage_emulator.faults import Fault
 from storage_cleanup.cleanup.phases import storage_files
+from storage_cleanup.errors import ObjectStoreError
 from storage_cleanup.postgres.ledger import Database
+from storage_cleanup.storage import object_store
+from storage_cleanup.storage.client import StorageClient
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
 from tests.integration.direct import ledger
@@ -178,6 +181,31 @@ def test_three_jobs_that_share_a_file_which_cannot_be_removed_are_one_failure(
     assert answer["remaining"] == 3
 
 
+@pytest.fixture
+def late_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the answer to the first request get lost; the second finds nothing to remove."""
+    monkeypatch.setattr(object_store, "_FIRST_PAUSE", 0.001)
+    original, asked = StorageClient.remove, []
+
+    def remove(client: StorageClient, bucket: str, names: Sequence[str]) -> set[str]:
+        removed = original(client, bucket, names)
+        asked.append(removed)
+        if len(asked) == 1:
+            raise ObjectStoreError("no answer in time", code="timeout")
+        return removed
+
+    monkeypatch.setattr(StorageClient, "remove", remove)
+
+
+@pytest.mark.usefixtures("late_answer")
+def test_what_the_first_request_removed_is_deleted_although_the_second_found_nothing(
+    application: Application, cleanup: Cleanup
+) -> None:
+    application.render_many(5)
+    account = cleanup()["phases"]["storage_files"]
+    assert (account["deleted"], account["already_missing"], account["bytes"]) == (5, 0, 50)
+
+
 # -- what a dead run has left ---------------------------------------------------------------------------------------
 
 
@@ -305,8 +333,7 @@ def test_every_file_that_was_claimed_is_accounted_for_when_the_breaker_opens(
     monkeypatch.setattr(storage_files, "BATCH_SIZE", 2)
     application.render_many(40)
     servers.storage.inject({Fault.INTERNAL: 1}, operations=["remove"])
-    monkeypatch.setattr("storage_cleanup.storage.object_store._FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("storage_cleanup.storage.object_store._LONGEST_PAUSE", 0.001)
+    monkeypatch.setattr(object_store, "_LONGEST_PAUSE", 0.001)
     answer = cleanup()
     assert answer["breaker_open"] is True
     account = answer["phases"]["storage_files"]
