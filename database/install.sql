@@ -765,11 +765,14 @@ $$;
 -- but a claim that failed five times is given up, once no request for it can still be under way.
 create or replace function storage_cleanup.adopt(this_run uuid, batch_size integer)
 returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint)
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
     adopted uuid[];
+    keys    text[];
+    holders uuid[];
+    needed  text[];      -- objects that somebody saved, by whatever job
     saved   uuid[];
 begin
     perform storage_cleanup.assert_trust();
@@ -787,7 +790,16 @@ begin
         order by other.job_id
         for update of other skip locked);
     -- The guard lets no save pass while a claim stands; if one did (the guard was off), the file stays.
-    saved := array(select storage_cleanup.saved_among(adopted));
+    keys := array(select bucket_id || '/' || object_name from storage_cleanup.deletion where deletion.job_id = any (adopted));
+    holders := array(select id from public.render_jobs where storage_cleanup.object_key(output_url) = any (keys));
+    holders := array(select storage_cleanup.saved_among(adopted || holders));
+    needed := array(
+        select bucket_id || '/' || object_name from storage_cleanup.deletion
+        where deletion.job_id = any (adopted) and deletion.job_id = any (holders)
+        union select storage_cleanup.object_key(output_url) from public.render_jobs where id = any (holders)
+        union select storage_cleanup.on_assets(keys));
+    saved := array(select deletion.job_id from storage_cleanup.deletion
+                   where deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
     perform storage_cleanup.release(saved, 'saved');
     return query
     with given_up as (
@@ -807,7 +819,8 @@ begin
     union all
     select job_id, 'stuck', bucket_id, object_name, 0 from given_up cross join (select count(*) from released) as done
     union all
-    select job, 'saved', null, null, 0 from unnest(saved) as job;
+    select job, case when job = any (holders) then 'saved' else 'shared_with_kept_job' end, null, null, 0
+    from unnest(saved) as job;
 end $$;
 
 -- Gives claims back: the job can be saved again, and is looked at again later. Only for claims whose removal was never

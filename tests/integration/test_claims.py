@@ -263,6 +263,24 @@ def test_a_shared_file_that_a_dead_run_claimed_is_one_file(
     assert answer["phases"]["render_jobs"]["deleted"] == 3
 
 
+@pytest.mark.parametrize("saved", ["the claimed job", "a job that shares its file", "a job that came later"])
+def test_a_file_that_was_saved_past_the_guard_stays_when_its_claim_is_taken_over(
+    application: Application, cleanup: Cleanup, servers: Servers, saved: str
+) -> None:
+    render = application.render()
+    link = application.link(render.bucket, render.name, Link.PUBLIC)
+    jobs = {"the claimed job": render.job_id, "a job that shares its file": application.add_job(output_url=link)}
+    die_with_claims(servers)
+    jobs["a job that came later"] = application.add_job(output_url=link)
+    with servers.database.connect() as owner:
+        owner.execute("alter table user_assets disable trigger storage_cleanup_guard")
+        application.save(Render(jobs[saved], render.user_id, render.bucket, render.name, render.content))
+        owner.execute("alter table user_assets enable always trigger storage_cleanup_guard")
+    assert cleanup()["phases"]["storage_files"]["planned"] == 0
+    assert application.download(render) == render.content
+    assert application.jobs() == set(jobs.values())
+
+
 def test_a_switched_off_system_gives_back_what_a_dead_run_has_claimed(
     application: Application, cleanup: Cleanup, configure: Configure, servers: Servers
 ) -> None:

@@ -304,7 +304,7 @@ def judge_rows_without_file(finding: Finding) -> Check:
     if finding.found:
         sentence = (
             f"{_many(finding.found, 'row')} of unsaved jobs name a file that is gone{_examples(finding)}: "
-            "the next cycle deletes them, unless a foreign key or the phase render_jobs keeps them."
+            "the next cycle deletes them, unless a foreign key, a trigger or the phase render_jobs keeps them."
         )
     return Check("row_without_file", value, _NONE_WARNS.as_dict(), status, sentence)
 
