@@ -921,9 +921,10 @@ as $$
     order by job_id limit page_size
 $$;
 
--- Deletes rows, and says which are gone. The application's triggers find their tables here, as they do elsewhere.
+-- Deletes rows, and says which are gone. The application's triggers run in this and find their tables as they do elsewhere;
+-- it has no rights of its own, but those of delete_rows, which alone may call it.
 create or replace function storage_cleanup.remove_rows(jobs uuid[]) returns uuid[]
-language plpgsql security definer set search_path = public, extensions, pg_temp
+language plpgsql set search_path = public, extensions, pg_temp
 as $$
 begin
     delete from public.render_jobs where id = any (jobs);
