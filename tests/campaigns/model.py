@@ -190,8 +190,8 @@ class World:
 _DATES = {
     "public.render_jobs": ["created_at"],
     "storage.objects": ["created_at", "updated_at"],
-    "storage_cleanup.candidate": ["since"],
-    "storage_cleanup.deletion": ["claimed_at", "attempted_at", "updated_at"],
+    "storage_cleanup.candidate": ["since", "completed_at"],
+    "storage_cleanup.deletion": ["completed_at", "claimed_at", "attempted_at", "updated_at"],
     "storage_cleanup.run": ["started_at", "heartbeat_at", "finished_at"],
 }
 
@@ -266,7 +266,8 @@ class Play(RuleBasedStateMachine):
                     "update render_jobs set status = 'completed', output_url = %s where id = %s",
                     (link, job.render.job_id),
                 )
-            job.completed, job.url, job.touched, job.since = True, True, self.model.now, job.created
+            self.model.order += 1
+            job.completed, job.url, job.touched, job.since = True, True, self.model.now, self.model.moment()
 
     @rule(which=_WHICH)
     def upload_again(self, which: int) -> None:

@@ -76,7 +76,7 @@ class _Run:
     now: Callable[[], float]
     id: UUID = field(default_factory=uuid4)
     results: dict[Phase, PhaseResult] = field(default_factory=dict)
-    saved_assets: int | None = None
+    is_judged: bool = False
     breaker_reason: str | None = None
     given_back: int = 0
     backlog: Backlog | None = None
@@ -234,7 +234,7 @@ class _Run:
     def _assert_may_delete(self) -> None:
         """Prove key and project, and judge the set of saved assets: once a run, now, and only when there is work."""
         self._assert_same_project()
-        if self.saved_assets is None:
+        if not self.is_judged:
             self._judge_reference_set()
         if self.breaker_reason:
             raise BreakerOpenError(self.breaker_reason)
@@ -245,9 +245,9 @@ class _Run:
             self._is_proved = True
 
     def _judge_reference_set(self) -> None:
-        before = self.database.last_saved_count()
-        self.saved_assets = self.database.saved_count()
-        reason = judge_reference_set(self.saved_assets, before, self.settings.max_saved_drop_percent)
+        counted = self.database.judge_saved(self.id)
+        self.is_judged = True
+        reason = judge_reference_set(counted.saved, counted.before, self.settings.max_saved_drop_percent)
         if reason and (self.options.dry_run or self.options.override):
             _log.warning("The circuit breaker would be open: %s", reason, extra={"override": self.options.override})
         else:
@@ -281,7 +281,7 @@ class _Run:
                 self.id,
                 status=result.status.value,
                 summary=result.as_dict(),
-                saved_assets=None if self.breaker_reason else self.saved_assets,
+                found_good=self.is_judged and self.breaker_reason is None,
             )
             self._housekeeping()
         except StorageCleanupError as error:
@@ -296,7 +296,9 @@ class _Run:
         self.database.prune(self.keep_history)
         timeout = min(_LONGEST_RECONCILIATION, timedelta(seconds=self.watch.remaining_seconds / 2))
         if timeout >= _SHORTEST_RECONCILIATION and (drift := self.database.reconcile_if_due(timeout)):
-            _log.warning("%d orphans had been missed by the triggers; the next run takes them", drift)
+            _log.warning(
+                "%d orphans had been missed by the triggers; they go when they are old enough from now on", drift
+            )
 
     def _result(self, status: Status, started: float, message: str | None) -> RunResult:
         return RunResult(

@@ -398,6 +398,14 @@ def judge_indexes(scans: Mapping[str, int], invalid: Sequence[str]) -> Check:
     return Check("indexes", value, {"invalid": []}, Status.OK, sentence + told_unused)
 
 
+def judge_foreign_keys(without_index: Sequence[str]) -> Check:
+    """Judge the foreign keys that reference render_jobs: without an index, each deleted row scans their table."""
+    if without_index:
+        sentence = f"Deleting jobs scans every row of what references them: add an index on {', '.join(without_index)}."
+        return Check("foreign_keys", list(without_index), [], Status.WARNING, sentence)
+    return Check("foreign_keys", [], [], Status.OK, "Every foreign key that references render_jobs has an index.")
+
+
 def judge_privileges(role: str, missing: Sequence[str], excessive: Sequence[str]) -> Check:
     """Judge what the role of ``database/url`` may do: what is needed, and no more."""
     value = {"role": role, "missing": list(missing), "excessive": list(excessive)}

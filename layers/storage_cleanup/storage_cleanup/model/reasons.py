@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
-from storage_cleanup.limits import LONGEST_NAME
+from storage_cleanup.limits import LONGEST_NAME, LONGEST_URL
 
 
 class Reason(StrEnum):
@@ -25,7 +25,10 @@ class Reason(StrEnum):
     NOT_A_STORAGE_PATH = "not_a_storage_path", "its path isn't one that Supabase Storage serves objects at"
     UNLISTED_BUCKET = "unlisted_bucket", "its bucket isn't in the parameter buckets"
     NO_OBJECT_NAME = "no_object_name", "it names a bucket and no object"
-    TOO_LONG = "too_long", f"the object's name has more than {LONGEST_NAME} characters"
+    TOO_LONG = (
+        "too_long",
+        f"it has more than {LONGEST_URL} bytes, or the object's name more than {LONGEST_NAME} characters",
+    )
     ILLEGAL_NAME = "illegal_name", "the object's name has a character that Supabase Storage doesn't allow"
     DOT_SEGMENT = "dot_segment", "the object's name has a segment that is . or .."
     TWO_QUERIES = "two_queries", "it has several question marks, and the name may end at any of them"

@@ -35,12 +35,14 @@ _Row = TypeVar("_Row")
 class Candidate:
     """A completed job past its age: worth a look.
 
-    ``gone`` means that the job's row no longer exists; then ``output_url`` is None.
+    ``gone`` means that the job's row no longer exists, ``too_long`` that its URL is longer than any object's: then
+    ``output_url`` is None.
     """
 
     job_id: UUID
     since: datetime
     output_url: str | None
+    too_long: bool
     gone: bool
 
 
@@ -82,6 +84,14 @@ class Bucket:
 
     id: str
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class ReferenceSet:
+    """How many assets name a job now, and how many did at the last run that was found good; None if none was."""
+
+    saved: int
+    before: int | None
 
 
 @dataclass(frozen=True)
@@ -175,14 +185,9 @@ class Database(AbstractContextManager["Database"]):
         """Return the buckets of the Supabase project that this database belongs to."""
         return self._rows(Bucket, "buckets")
 
-    def saved_count(self) -> int:
-        """Count the assets that name a job, now: the reference set. Costs a scan of ``user_assets``."""
-        return int(self._value("saved_count"))
-
-    def last_saved_count(self) -> int | None:
-        """Return the size of the reference set at the last run that was judged and went well, or None."""
-        rows = self._rows(_Value, "last_saved_count")
-        return int(rows[0].value) if rows else None
+    def judge_saved(self, run: UUID) -> ReferenceSet:
+        """Count the reference set now, and note it for the run. Costs a scan of ``user_assets``."""
+        return self._rows(ReferenceSet, "judge_saved", run=run)[0]
 
     def plan(self, plan: UUID) -> Plan | None:
         """Return the dry run of that id, or None."""
@@ -212,9 +217,9 @@ class Database(AbstractContextManager["Database"]):
             override_of=override_of,
         )
 
-    def finish_run(self, run: UUID, *, status: str, summary: dict[str, Any], saved_assets: int | None) -> None:
-        """Close the run with its answer. ``saved_assets`` is None when the reference set wasn't judged."""
-        self._do("finish_run", run=run, status=status, summary=json.dumps(summary), saved_assets=saved_assets)
+    def finish_run(self, run: UUID, *, status: str, summary: dict[str, Any], found_good: bool) -> None:
+        """Close the run with its answer. ``found_good``: the next run may be judged by what ``judge_saved`` counted."""
+        self._do("finish_run", run=run, status=status, summary=json.dumps(summary), found_good=found_good)
 
     def backlog(self, run: UUID, max_age: timedelta) -> Backlog:
         """Count what is left for the next run."""

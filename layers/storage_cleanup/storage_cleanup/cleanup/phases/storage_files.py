@@ -163,6 +163,9 @@ class _Claims:
             if candidate.gone:
                 kept[candidate.job_id] = "job_gone"
                 continue
+            if candidate.too_long:
+                kept[candidate.job_id] = Reason.TOO_LONG.value
+                continue
             target = self.parse(candidate.output_url)
             if isinstance(target, Refusal):
                 kept[candidate.job_id] = target.reason.value

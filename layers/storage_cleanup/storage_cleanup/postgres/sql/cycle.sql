@@ -15,7 +15,7 @@ select id, created_at from storage_cleanup.buckets();
 select storage_cleanup.start_run(%(run)s, %(trigger)s, %(dry_run)s, %(options)s, %(scope)s, %(override_of)s);
 
 -- name: finish_run
-select storage_cleanup.finish_run(%(run)s, %(status)s, %(summary)s, %(saved_assets)s);
+select storage_cleanup.finish_run(%(run)s, %(status)s, %(summary)s, %(found_good)s);
 
 -- name: plan
 -- The dry run of that id, and whether it may still be carried out; times are judged by the database's clock.
@@ -23,15 +23,11 @@ select options, scope, status in ('succeeded', 'partial') as finished, started_a
        exists (select from storage_cleanup.run as later where later.override_of = run.id) as used
 from storage_cleanup.run where id = %(plan)s and dry_run;
 
--- name: last_saved_count
--- Size of the reference set at the last run that was judged and found good.
-select saved_assets as value from storage_cleanup.run where not dry_run and saved_assets is not null order by started_at desc limit 1;
-
--- name: saved_count
-select storage_cleanup.count_saved() as value;
+-- name: judge_saved
+select saved, before from storage_cleanup.judge_saved(%(run)s);
 
 -- name: due
-select job_id, since, output_url, gone
+select job_id, since, output_url, too_long, gone
 from storage_cleanup.due(
     %(run)s, %(with_file)s, %(max_age)s, %(after_since)s, %(after_job)s, %(size)s, %(own_share)s, %(plan)s);
 
