@@ -340,7 +340,8 @@ def test_what_references_a_row_is_changed_with_settings_of_the_server(
         owner.execute("create table seen (enable_seqscan text, jit text)")
         owner.execute(
             "create function look() returns trigger language plpgsql as $$ begin "
-            "insert into public.seen values (current_setting('enable_seqscan'), current_setting('jit')); return old; end $$"
+            "insert into public.seen values (current_setting('enable_seqscan'), current_setting('jit')); "
+            "return old; end $$"
         )
         owner.execute("create trigger look after update or delete on notes for each row execute function look()")
         owner.execute("insert into notes select id from render_jobs")
