@@ -9,9 +9,9 @@ from pathlib import Path
 _SECTIONS = ("global", "install", ":env:")  # of pip's settings, the stronger ones later
 
 
-def pip_settings() -> dict[str, str]:
-    """Return pip's options for `pip install`, from its files and the environment."""
-    command = [sys.executable, "-m", "pip", "config", "list"]
+def pip_settings(python: str | Path) -> dict[str, str]:
+    """Return the options of this Python's pip for `pip install`, from its files and the environment."""
+    command = [python, "-m", "pip", "config", "list"]
     found: dict[tuple[int, str], str] = {}
     for line in subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines():
         name, _, value = line.partition("=")
@@ -41,4 +41,4 @@ def translate(pip: dict[str, str]) -> dict[str, str]:
 if __name__ == "__main__":
     uv = str(Path(sys.executable).with_name("uv"))
     # What is set for uv itself is stronger.
-    os.execve(uv, [uv, *sys.argv[1:]], translate(pip_settings()) | os.environ)
+    os.execve(uv, [uv, *sys.argv[1:]], translate(pip_settings(sys.executable)) | os.environ)
