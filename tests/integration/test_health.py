@@ -308,7 +308,7 @@ CASES: list[Case] = [
         "foreign_keys",
         lambda s, a: sql(s, "create table notes (id int, job uuid references render_jobs on delete set null)"),
         "warning",
-        "Deleting jobs scans every row of what references them: add an index on notes (job)",
+        "Deleting jobs scans every row of what references them: add an index on public.notes (job)",
     ),
     (
         "privileges",
