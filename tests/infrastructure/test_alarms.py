@@ -230,7 +230,7 @@ def test_figures_carry_the_dimension_that_the_alarms_ask_for(translated: Templat
     function = translated["Resources"]["CleanupFunction"]["Properties"]
     service = function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
     name = service["Fn::Sub"].replace("${Stage}", STAGE)
-    script = "from storage_cleanup.observability import metrics; print(metrics.service)"
+    script = "from storage_cleanup.telemetry import metrics; print(metrics.service)"
     found = subprocess.run(
         [sys.executable, "-c", script],
         check=True,

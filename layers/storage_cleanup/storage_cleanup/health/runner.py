@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from storage_cleanup.aws.clients import AWS_ERRORS, error_code
 from storage_cleanup.config.settings import Settings, phase_parameter
 from storage_cleanup.errors import ConfigurationError, StorageCleanupError
 from storage_cleanup.health import checks
@@ -65,7 +64,7 @@ def examine(settings: Settings, observer: Observer, *, events: Any, rule_name: s
     Parameters
     ----------
     events
-        A boto3 client for ``events``.
+        A client of ``events``.
     rule_name
         The rule that starts cycles.
     """
@@ -258,11 +257,9 @@ def _schedule(settings: Settings, events: Any, rule_name: str) -> Check:
     expected = Interval(settings.active.interval_minutes)
     try:
         rule: Mapping[str, Any] = events.describe_rule(Name=rule_name)
-    except ClientError as error:
-        if error.response.get("Error", {}).get("Code") == "ResourceNotFoundException":
+    except AWS_ERRORS as error:
+        if error_code(error) == "ResourceNotFoundException":
             return checks.judge_schedule(None, None, expected.expression, agrees=False)
-        return checks.unanswered("schedule", f"the rule {rule_name} can't be read ({error})")
-    except BotoCoreError as error:
         return checks.unanswered("schedule", f"the rule {rule_name} can't be read ({error})")
     expression = rule.get("ScheduleExpression", "")
     return checks.judge_schedule(

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from storage_cleanup.aws.clients import AWS_ERRORS
 from storage_cleanup.config.settings import Settings, phase_parameter
 from storage_cleanup.errors import DrainError, RequestError
 from storage_cleanup.events.cleanup import DrainRequest
@@ -96,7 +95,7 @@ def start_drain(request: DrainRequest, settings: Settings, *, states: Any, state
             name=str(uuid4()),
             input=json.dumps({"workers": [worker] * shares.workers}),
         )
-    except (BotoCoreError, ClientError) as error:
+    except AWS_ERRORS as error:
         raise DrainError(f"the drain couldn't be started: {error}") from error
     return {
         "status": "started",

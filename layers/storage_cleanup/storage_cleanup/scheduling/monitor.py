@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from storage_cleanup.aws.clients import AWS_ERRORS
 from storage_cleanup.errors import ConfigurationError, ScheduleError
 from storage_cleanup.limits import MAX_INTERVAL_MINUTES
 from storage_cleanup.model.vocabulary import Profile
@@ -94,7 +93,7 @@ def rule_interval(events: Any, rule: str) -> Interval:
     """
     try:
         return Interval.from_expression(events.describe_rule(Name=rule).get("ScheduleExpression", ""))
-    except (ClientError, BotoCoreError, ValueError) as error:
+    except (*AWS_ERRORS, ValueError) as error:
         raise ScheduleError(f"The rate of the rule {rule} couldn't be read: {error}") from error
 
 
@@ -138,7 +137,7 @@ def read_figures(cloudwatch: Any, namespace: str, service: str, start: datetime,
                 pairs = zip(result["Timestamps"], result["Values"], strict=True)
                 # A minute in which nothing happened may come as 0.
                 series[result["Id"]].update({minute: value for minute, value in pairs if value})
-    except (ClientError, BotoCoreError) as error:
+    except AWS_ERRORS as error:
         raise ScheduleError(f"The figures of the cycles couldn't be read: {error}") from error
     return Figures(**series)
 
