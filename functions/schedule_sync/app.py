@@ -46,7 +46,7 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
     return summary
 
 
-def _watch(rule: str, parameters: Mapping[str, cadence.Parameter], now: datetime) -> None:
+def _watch(rule: str, parameters: Mapping[str, cadence.StoredParameter], now: datetime) -> None:
     """Count what the alarms need; what can't be counted stays missing, which is an alarm of its own."""
     count("TestingProfileHours", round(cadence.testing_hours(parameters, now), 2))
     timeout = timedelta(seconds=int(os.environ.get("CLEANUP_TIMEOUT_SECONDS") or INVOCATION_SECONDS))

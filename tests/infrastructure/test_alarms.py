@@ -151,22 +151,9 @@ def test_four_failed_cycles_in_a_row(translated: Template, interval: int, outcom
     assert (found[0] == "ALARM") is fires
 
 
-def test_a_cycle_under_way_has_not_failed() -> None:
-    started = {START + timedelta(minutes=minute): 1.0 for minute in (0, 3, 6, 9, 12)}
-    now = START + timedelta(minutes=14)
-    assert cadence.consecutive_failures(cadence.Figures(started, {}, {}), timedelta(minutes=15), now) == 0
-
-
 def test_a_day_of_testing_is_fine_and_the_third_is_not(translated: Template) -> None:
     figures = {minute: [minute / 60] for minute in range(50 * 60)}
     assert first_alarm(run(translated, "TestingTooLong", figures, range(50 * 60))) == 48 * 60 + 1
-
-
-def test_hours_of_testing_count_from_the_last_change() -> None:
-    hours, parameter = cadence.testing_hours, cadence.Parameter
-    assert hours({"profile": parameter("testing", START)}, START + timedelta(hours=49)) == 49
-    assert hours({"profile": parameter("production", START)}, START + timedelta(hours=49)) == 0
-    assert hours({}, START) == 0
 
 
 def test_a_nonsense_profile_is_an_alarm_and_a_hiccup_is_not(translated: Template) -> None:

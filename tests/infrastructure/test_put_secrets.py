@@ -6,9 +6,9 @@ from local.put_secrets import put_secrets
 from tests.infrastructure.conftest import PATH, STAGE, Stack
 
 ANSWERS = {
-    "Project": "https://abc.supabase.co",
-    "Service": "sb_secret_x",
-    "Database": "postgresql://u:p@h:6543/postgres",
+    "supabase/url": "https://abc.supabase.co",
+    "supabase/service-role-key": "sb_secret_x",
+    "database/url": "postgresql://u:p@h:6543/postgres",
 }
 
 

@@ -7,14 +7,15 @@ import pytest
 
 from local.application import Application
 from local.keys import mint
-from local.stack import PARAMETER_DEFAULTS, PARAMETER_PATH
+from local.stack import PARAMETER_PATH
+from storage_cleanup.config.parameters import DEFAULTS, PARAMETERS
 from storage_cleanup.errors import ConfigurationError, RequestError
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
 
-NUMBERS = [name for name, value in PARAMETER_DEFAULTS.items() if value.isdigit()]
-SWITCHES = [name for name, value in PARAMETER_DEFAULTS.items() if value in ("true", "false")]
-EVERY = [*PARAMETER_DEFAULTS, "supabase/url", "supabase/service-role-key", "database/url"]
+NUMBERS = [name for name, value in DEFAULTS.items() if value.isdigit()]
+SWITCHES = [name for name, value in DEFAULTS.items() if value in ("true", "false")]
+EVERY = list(PARAMETERS)
 
 Put = Callable[[str, str], None]
 

@@ -9,14 +9,15 @@ from datetime import timedelta
 from typing import Any
 
 from storage_cleanup.aws.clients import AWS_ERRORS, error_code
-from storage_cleanup.config.settings import Settings, phase_parameter
+from storage_cleanup.config.parameters import phase_parameter
+from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ConfigurationError, StorageCleanupError
 from storage_cleanup.health import checks
 from storage_cleanup.health.checks import Check, Status
+from storage_cleanup.model.origin import own_origins
 from storage_cleanup.model.vocabulary import Phase
 from storage_cleanup.postgres.observer import Finding, LastCycle, Observer, Orders
 from storage_cleanup.scheduling.rate import Interval
-from storage_cleanup.storage.paths import project_ref
 
 _Question = tuple[tuple[str, ...], Callable[[], Iterator[Check]]]
 
@@ -280,9 +281,7 @@ def _breaker_message(last: LastCycle | None) -> str | None:
 
 def _origins(settings: Settings) -> Collection[str]:
     """Return the beginnings that an absolute URL of this project may have, in lower case."""
-    origin = settings.supabase_url
-    ref = project_ref(origin)
-    own = [origin] if ref is None else [origin, f"https://{ref}.storage.supabase.co"]
+    own = own_origins(settings.supabase_url)
     return [*own, *(each.partition(":")[2] for each in own)]
 
 

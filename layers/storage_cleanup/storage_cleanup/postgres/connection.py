@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.resources import as_file, files
-from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import psycopg
@@ -20,6 +19,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
 
 from storage_cleanup.errors import DatabaseError, UnsafeError
+from storage_cleanup.model.origin import is_loopback
 
 INSTALL = "run database/install.sql of this release as postgres"
 _CONNECT_SECONDS = 10
@@ -164,16 +164,6 @@ def connect(url: str) -> psycopg.Connection[Any]:
             application_name="storage-cleanup",
             **tls,
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine (a socket directory counts)."""
-    if host == "localhost" or host.startswith("/"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage_cleanup.config.settings import Settings, key_faults
+from storage_cleanup.config.credentials import key_faults
+from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ConfigurationError
 from storage_cleanup.model.vocabulary import Phase, Profile
 from tests.unit.examples import OTHER_REF, PARAMETERS, REF, jwt
@@ -51,7 +52,6 @@ def test_the_defaults_of_the_design_are_read() -> None:
     assert found.temp_prefixes == ("storage-", "mat-debug-")
     assert found.max_deletions_per_run == 10000
     assert (found.max_saved_drop_percent, found.max_failure_percent) == (20, 10)
-    assert found.quarantine_retention_hours == 0
     assert found.supabase_url == f"https://{REF}.supabase.co"
     assert found.database_url.get_secret_value() == PARAMETERS["database/url"]
 
