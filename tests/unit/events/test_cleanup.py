@@ -134,7 +134,7 @@ def test_a_drain_has_four_workers_unless_told_otherwise() -> None:
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ({}, "max_deletions is missing"),
+        ({}, "max_deletions is missing; it accepts a whole number from 1 to 1000000000"),
         ({"max_deletions": 0}, "max_deletions is 0; it accepts a whole number from 1 to 1000000000"),
         ({"max_deletions": True}, "max_deletions is True"),
         ({"max_deletions": 5, "workers": 17}, "workers is 17; it accepts a whole number from 1 to 16"),
