@@ -11,7 +11,7 @@ from typing import Any
 from storage_cleanup.aws.clients import client
 from storage_cleanup.errors import ScheduleError
 from storage_cleanup.limits import INVOCATION_SECONDS, WATCHING
-from storage_cleanup.scheduling import monitor as cadence
+from storage_cleanup.scheduling import monitor
 from storage_cleanup.scheduling.rule import sync_rule
 from storage_cleanup.telemetry import count, logger, metrics
 
@@ -34,9 +34,9 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
         When the rule can't be read or changed.
     """
     rule = os.environ["RULE_NAME"]
-    parameters = cadence.read_schedule_parameters(client("ssm", WATCHING), os.environ["PARAMETER_PATH"])
+    parameters = monitor.read_schedule_parameters(client("ssm", WATCHING), os.environ["PARAMETER_PATH"])
     _watch(rule, parameters, datetime.now(UTC))
-    change = sync_rule(client("events", WATCHING), rule, cadence.wanted_interval(parameters))
+    change = sync_rule(client("events", WATCHING), rule, monitor.wanted_interval(parameters))
     count("ScheduleDrift", int(change.changed))
     summary = {"rule": rule, "before": change.before, "after": change.after, "changed": change.changed}
     if change.changed:
@@ -46,19 +46,22 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
     return summary
 
 
-def _watch(rule: str, parameters: Mapping[str, cadence.StoredParameter], now: datetime) -> None:
+def _watch(rule: str, parameters: Mapping[str, monitor.StoredParameter], now: datetime) -> None:
     """Count what the alarms need; what can't be counted stays missing, which is an alarm of its own."""
-    count("TestingProfileHours", round(cadence.testing_hours(parameters, now), 2))
-    timeout = timedelta(seconds=int(os.environ.get("CLEANUP_TIMEOUT_SECONDS") or INVOCATION_SECONDS))
+    count("TestingProfileHours", round(monitor.testing_hours(parameters, now), 2))
     try:
-        interval = cadence.rule_interval(client("events", WATCHING), rule)
-        start = now - cadence.look_back(interval, timeout)
-        figures = cadence.read_figures(
-            client("cloudwatch", WATCHING), metrics.namespace or "", metrics.service or "", start, now
+        seen = monitor.watch(
+            client("events", WATCHING),
+            client("cloudwatch", WATCHING),
+            rule=rule,
+            namespace=metrics.namespace or "",
+            service=metrics.service or "",
+            parameters=parameters,
+            timeout=timedelta(seconds=int(os.environ.get("CLEANUP_TIMEOUT_SECONDS") or INVOCATION_SECONDS)),
+            now=now,
         )
     except ScheduleError as error:
         logger.warning("The cycles can't be watched", extra={"error": str(error)})
         return
-    changed = [parameter.modified for parameter in parameters.values()]
-    count("IntervalsOverdue", round(cadence.intervals_overdue(interval, figures.started, changed, start, now), 2))
-    count("ConsecutiveFailedCycles", cadence.consecutive_failures(figures, timeout, now))
+    count("IntervalsOverdue", round(seen.intervals_overdue, 2))
+    count("ConsecutiveFailedCycles", seen.consecutive_failures)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from storage_cleanup.scheduling import monitor as cadence
+from storage_cleanup.scheduling import monitor
 from storage_cleanup.scheduling.rate import Interval
 from tests.infrastructure.alarms import Figures, states
 from tests.infrastructure.conftest import STAGE, Template
@@ -80,7 +80,7 @@ def overdue(interval: int, cycles: list[int], minutes: range, changed: int = -10
         seen = [START + timedelta(minutes=cycle) for cycle in cycles if cycle < minute]
         now = START + timedelta(minutes=minute)
         looked_since = now - timedelta(minutes=6 * interval + 17)
-        value = cadence.intervals_overdue(
+        value = monitor.intervals_overdue(
             Interval(interval), seen, [START + timedelta(minutes=changed)], looked_since, now
         )
         figures[minute] = [value]
@@ -146,7 +146,7 @@ def test_four_failed_cycles_in_a_row(translated: Template, interval: int, outcom
     finished = {time: 1.0 for time, outcome in zip(times, outcomes, strict=True) if outcome != "c"}
     failed = {time: 1.0 for time, outcome in zip(times, outcomes, strict=True) if outcome == "f"}
     now = times[-1] + timedelta(minutes=16)
-    count = cadence.consecutive_failures(cadence.Figures(started, finished, failed), timedelta(minutes=15), now)
+    count = monitor.consecutive_failures(monitor.Figures(started, finished, failed), timedelta(minutes=15), now)
     found = run(translated, "FailedCycles", {0: [count]}, range(1))
     assert (found[0] == "ALARM") is fires
 

@@ -39,6 +39,14 @@ class Figures:
     failed: Series
 
 
+@dataclass(frozen=True)
+class Watched:
+    """By how many intervals the next cycle is late, and how many cycles failed since the last good one."""
+
+    intervals_overdue: float
+    consecutive_failures: int
+
+
 def read_schedule_parameters(ssm: Any, path: str) -> dict[str, StoredParameter]:
     """Return the parameters of the schedule that exist, by their names relative to ``path``: no secret is read."""
     names = ["profile", *map(interval_parameter, Profile)]
@@ -128,6 +136,41 @@ def read_figures(cloudwatch: Any, namespace: str, service: str, start: datetime,
     except AWS_ERRORS as error:
         raise ScheduleError(f"The figures of the cycles couldn't be read: {error}") from error
     return Figures(**series)
+
+
+def watch(
+    events: Any,
+    cloudwatch: Any,
+    *,
+    rule: str,
+    service: str,
+    namespace: str,
+    parameters: Mapping[str, StoredParameter],
+    timeout: timedelta,
+    now: datetime,
+) -> Watched:
+    """Return how the cycles that a rule starts keep to its own rate.
+
+    Parameters
+    ----------
+    events, cloudwatch
+        Clients of these services.
+    namespace, service
+        Where the cycles' metrics are, and their dimension.
+    timeout
+        How long a cycle may take.
+
+    Raises
+    ------
+    ScheduleError
+        When the rule or the figures can't be read.
+    """
+    interval = rule_interval(events, rule)
+    start = now - look_back(interval, timeout)
+    figures = read_figures(cloudwatch, namespace, service, start, now)
+    changed = [parameter.modified for parameter in parameters.values()]
+    overdue = intervals_overdue(interval, figures.started, changed, start, now)
+    return Watched(overdue, consecutive_failures(figures, timeout, now))
 
 
 def intervals_overdue(
