@@ -4,8 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAGE  ?= testing
 EVENT  ?= events/scheduled.json
+UV     := .venv-uv/bin/python requirements/uv.py
 SAM    := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
 export PYTHONPATH := layers/storage_cleanup:.
+
+# The AWS CLI reads both variables, and prefers the first; SAM and boto3 read the second alone.
+ifneq ($(AWS_REGION),)
+export AWS_DEFAULT_REGION := $(AWS_REGION)
+endif
 
 # Lambda's runtime, which `sam build` compiles the layers for: on PATH, or from pyenv.
 PYTHON_313 := $(shell for python in "$$(command -v python3.13)" $$HOME/.pyenv/versions/3.13*/bin/python3.13; do \
@@ -17,8 +23,12 @@ STACK_POLICY := {"Statement": [ \
 	{"Effect": "Deny", "Principal": "*", "Action": ["Update:Modify", "Update:Replace"], "Resource": "*", \
 	 "Condition": {"StringEquals": {"ResourceType": ["AWS::SSM::Parameter"]}}}]}
 
+# cfn-lint looks into a state machine's definition only where it stands in the template.
+ASL_TEMPLATE := {"Resources": {"Drain": {"Type": "AWS::StepFunctions::StateMachine", "Properties": \
+	{"RoleArn": "arn:aws:iam::123456789012:role/drain", "Definition": %s}}}}
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-code check-template format test-contract invoke prove bench report build deploy secrets delete lock clean
+.PHONY: help demo test check check-code check-template format test-contract invoke prove bench report build region deploy secrets delete lock clean
 
 help:                        ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -51,14 +61,17 @@ report: $(VENV)/.ready       ## a report of a cycle on the embedded stack, in bu
 check: check-code check-template ## formatting, linting, types, template
 
 check-code: $(VENV)/.ready
+	@$(BIN)/python requirements/lock.py --check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/squawk database/*.sql
 	@$(BIN)/mypy
 	@for function in functions/*/app.py; do $(BIN)/mypy --no-error-summary $$function || exit 1; done
 
 check-template: .venv-sam/.ready .venv-checkov/.ready
 	@AWS_DEFAULT_REGION=eu-central-1 $(SAM) validate --lint
 	@.venv-sam/bin/cfn-lint template.yaml
+	@printf '$(ASL_TEMPLATE)' "$$(sed 's/$${Partition}/aws/' functions/backlog_drain.asl.json)" | .venv-sam/bin/cfn-lint
 	@.venv-checkov/bin/checkov -f template.yaml --framework cloudformation --compact --quiet --skip-download
 
 format: $(VENV)/.ready       ## rewrite the code as ruff wants it
@@ -71,36 +84,43 @@ build: .venv-sam/.ready      ## build the functions and layers for Lambda
 	@test -n "$(PYTHON_313)" || { echo "make build needs python3.13, on PATH or from pyenv" >&2; exit 1; }
 	@PATH="$(PYTHON_313):$$PATH" $(SAM) build
 
-deploy: build                ## deploy STAGE (testing or production)
+region:
+	@test -n "$$AWS_DEFAULT_REGION" || test -n "$$(aws configure get region 2>/dev/null)" || { \
+		echo "There is no AWS region: set AWS_REGION to the region of the Supabase project" >&2; exit 1; }
+
+deploy: region build         ## deploy STAGE (testing or production)
 	@$(SAM) deploy --config-env $(STAGE) $(DEPLOY_FLAGS)
 	@aws cloudformation set-stack-policy --stack-name storage-cleanup-$(STAGE) --stack-policy-body '$(STACK_POLICY)'
 
-secrets: $(VENV)/.ready      ## ask for the secrets of STAGE and store them as SecureStrings
+secrets: region $(VENV)/.ready ## ask for the secrets of STAGE and store them as SecureStrings
 	@$(BIN)/python -m local.put_secrets $(STAGE)
 
-delete: .venv-sam/.ready     ## delete the stack of STAGE
+delete: region .venv-sam/.ready ## delete the stack of STAGE
 	@$(SAM) delete --config-env $(STAGE)
 
 # ---------------------------------------------------------------------------------------------------- install
 
-lock: ## resolve the requirements again and rewrite the locks
-	@sh requirements/lock.sh
+lock: .venv-uv/.ready        ## lock the dependency groups of pyproject.toml again; LOCK_FLAGS=--upgrade for the newest
+	@.venv-uv/bin/python requirements/lock.py $(LOCK_FLAGS)
 
 clean:                       ## remove everything that was installed or built here
 	rm -rf .venv .venv-* .stack .aws-sam build
 
-$(VENV)/.ready: requirements/dev.txt
-	@echo "Installing into $(VENV) (the first time; about a minute) ..."
-	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/pip.txt
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r $< \
-		| sed -n 's/^Collecting \([^ ]*\).*/  \1/p'
+$(VENV)/.ready: requirements/dev.txt | .venv-uv/.ready
+	@echo "Installing into $(VENV) ..."
+	@rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV)
+	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python $<
 	@$(BIN)/python -c 'import moto, psycopg, pytest'
 	@touch $@
 
-.venv-%/.ready: requirements/%.txt
-	@echo "Installing into $(@D) ..."
-	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/pip.txt
+# pip installs uv, and uv everything else.
+.venv-uv/.ready: requirements/uv.txt
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.venv-%/.ready: requirements/%.txt | .venv-uv/.ready
+	@echo "Installing into $(@D) ..."
+	@rm -rf $(@D) && $(PYTHON) -m venv --without-pip $(@D)
+	@$(UV) pip sync --quiet --require-hashes --python $(@D)/bin/python $<
 	@touch $@

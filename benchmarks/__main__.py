@@ -22,6 +22,7 @@ from benchmarks.figures import Figure
 from benchmarks.inserts import insert_overhead
 from benchmarks.profile import profile
 from benchmarks.project import Ground, embedded
+from benchmarks.references import unindexed_reference
 from benchmarks.scale import history, memory
 from benchmarks.throughput import Projects, throttled, vs_ceiling, vs_original_50ms, vs_original_local
 from benchmarks.workers import workers
@@ -41,6 +42,7 @@ EMBEDDED: Mapping[str, Callable[..., Iterator[Figure]]] = {
     "throttled": throttled,
     "workers": workers,
     "history": history,
+    "unindexed_reference": unindexed_reference,
     "memory": memory,
     "cold_start": cold_start,
     "cost": cost,

@@ -42,7 +42,7 @@ select id, user_id, 'completed',
 from seed;
 """  # noqa: S608 - no value of anybody's
 _CANDIDATES = """
-insert into storage_cleanup.candidate (job_id, since, has_file) select id, made, true from seed;
+insert into storage_cleanup.candidate (job_id, since, completed_at, has_file) select id, made, made, true from seed;
 """
 _OBJECTS = f"""
 insert into storage.objects (bucket_id, name, version, created_at, updated_at, metadata)

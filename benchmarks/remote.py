@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +12,7 @@ import httpx
 import psycopg
 
 from benchmarks.project import AGE_SECONDS, Project
+from local.application import age_jobs
 
 VARIABLES = ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL")
 _UPLOADS = 8
@@ -31,7 +33,7 @@ class RemoteProject(Project):
     """
 
     is_embedded = False
-    max_age_seconds = 1.0  # Storage says when a file was made, and nobody can make it older
+    max_age_seconds = 60.0  # Storage says when a file was made, and nobody can make it older
 
     def __init__(self, origin: str, key: str, database_url: str) -> None:
         self.origin, self.key, self.database_url = origin.rstrip("/"), key, database_url
@@ -69,18 +71,18 @@ class RemoteProject(Project):
         self._jobs += [job for job, _ in jobs]
         with self._connect() as database:
             database.execute(
-                "insert into public.render_jobs (id, user_id, status, output_url, created_at) "
-                "select *, now() - %s * interval '1 second' from "
+                "insert into public.render_jobs (id, user_id, status, output_url) select * from "
                 "(select unnest(%s::uuid[]), unnest(%s::uuid[]), 'completed', unnest(%s::text[])) as job",
-                (AGE_SECONDS, [job for job, _ in jobs], [user for _, user in jobs], urls),
+                ([job for job, _ in jobs], [user for _, user in jobs], urls),
             )
+            age_jobs(database, [job for job, _ in jobs], timedelta(seconds=AGE_SECONDS))
             database.execute(
                 "insert into public.user_assets (user_id, asset_type, metadata) "
                 "select user_id, 'generated_saved', jsonb_build_object('render_job_id', id) "
                 "from public.render_jobs where id = any(%s)",
                 ([job for job, _ in jobs[orphans:]],),
             )
-            database.execute("select pg_sleep(1.1)")
+            database.execute("select pg_sleep(60.1)")
         return names
 
     def plan(self, options: Mapping[str, Any], scope: Mapping[str, Any]) -> UUID:
@@ -95,8 +97,8 @@ class RemoteProject(Project):
                     (run, is_dry, json.dumps(dict(options)), json.dumps(dict(scope))),
                 )
             database.execute(
-                "insert into storage_cleanup.plan_job (run_id, job_id) "
-                "select %s, id from public.render_jobs where id = any(%s)",
+                "insert into storage_cleanup.plan_job (run_id, job_id, has_file) "
+                "select %s, id, true from public.render_jobs where id = any(%s)",
                 (plan, self._jobs),
             )
         return plan

@@ -1,6 +1,7 @@
 -- Storage Cleanup: ledger, guard and worker role.
 --
 -- Run the whole file as `postgres`, in Supabase's SQL editor or with psql. Running it again changes nothing.
+-- With psql: psql -v ON_ERROR_STOP=1 "$ADMIN_DATABASE_URL" -f database/install.sql, so that an error is the last line.
 -- It needs public.render_jobs, public.user_assets and Supabase's storage schema; uninstall.sql takes it all back.
 -- Building the three indexes blocks writes to their table meanwhile: choose a quiet minute.
 --
@@ -19,6 +20,14 @@ set local client_min_messages = warning;
 
 do $$
 begin
+    if exists (select from pg_class
+               where relnamespace = 'public'::regnamespace and relname in ('render_jobs', 'user_assets')
+                 and not pg_has_role(current_user, relowner, 'usage'))
+       or not has_database_privilege(current_database(), 'create')
+    then
+        raise exception '% may not install Storage Cleanup: connect as the owner of public.render_jobs and '
+            'public.user_assets, on Supabase postgres (ADMIN_DATABASE_URL, not DATABASE_URL)', current_user;
+    end if;
     if to_regclass('public.render_jobs') is null or to_regclass('public.user_assets') is null then
         raise exception 'public.render_jobs and public.user_assets must exist before Storage Cleanup is installed';
     end if;
@@ -51,7 +60,8 @@ create table if not exists storage_cleanup.run (
     options        jsonb not null,       -- what was asked for: phases, max_age_minutes, max_deletions, override
     scope          jsonb not null,       -- what may be touched: origin and buckets
     backend_pid    integer not null default pg_backend_pid(),
-    saved_assets   bigint,               -- size of the reference set that this run was judged by
+    counted_assets bigint,               -- size of the reference set when this run was judged
+    saved_assets   bigint,               -- the same, once the run has been found good: what the next one is judged by
     override_of    uuid,                 -- the plan that this run carried out
     summary        jsonb
 );
@@ -69,7 +79,8 @@ create table if not exists storage_cleanup.deletion (
     bytes           bigint not null default 0,
     attempts        integer not null default 0,
     last_error      text,
-    job             jsonb,                -- the row of render_jobs as it was claimed
+    job             jsonb,                -- the row of render_jobs as it was claimed, without its very long values
+    completed_at    timestamptz,          -- the candidate's, for when the claim is given back
     claimed_at      timestamptz not null default clock_timestamp(),
     attempted_at    timestamptz,          -- when Storage was last asked to remove the file
     updated_at      timestamptz not null default clock_timestamp()
@@ -86,17 +97,19 @@ create index if not exists deletion_finished on storage_cleanup.deletion (update
 
 -- Completed jobs that nobody has been seen to save. A superset of the orphans: each is checked before it is claimed.
 create table if not exists storage_cleanup.candidate (
-    job_id     uuid primary key,
-    since      timestamptz not null,      -- its age counts from here
-    has_file   boolean not null,
-    reason     text                       -- why it was kept when it was last looked at
+    job_id        uuid primary key,
+    since         timestamptz not null,   -- it is looked at when this is old enough: completed_at, or later
+    completed_at  timestamptz not null,   -- its age counts from here: when the trigger saw it complete with this URL
+    has_file      boolean not null,
+    reason        text                    -- why it was kept when it was last looked at
 );
 create index if not exists candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
 
 -- What a dry run found: an override may delete these jobs and no others.
 create table if not exists storage_cleanup.plan_job (
-    run_id  uuid not null references storage_cleanup.run on delete cascade,
-    job_id  uuid not null,
+    run_id    uuid not null references storage_cleanup.run on delete cascade,
+    job_id    uuid not null,
+    has_file  boolean not null,
     primary key (run_id, job_id)
 );
 
@@ -132,7 +145,9 @@ create table if not exists storage_cleanup.asset_path_column (
 create temporary table storage_cleanup_before on commit drop as
     select oid as function, prosrc as body from pg_proc where pronamespace = 'storage_cleanup'::regnamespace;
 
--- 'bucket/name' of a Storage URL of any shape and any host; of anything else, the text as a path (8192 characters of it).
+-- 'bucket/name' of a Storage URL of any shape and any host; of anything else, the text as a path. The parser refuses what is
+-- longer than 8192 bytes. Here, its beginning counts: it may still say which file an asset or a saved job needs, and however
+-- long the rest is, it isn't read.
 -- Looser than the package's parse_storage_url, and equal to it for every URL that the parser accepts: the parser decides
 -- what may go, this one only what two values have in common. Decodes %20 … %7F once; no object's name has other characters.
 create or replace function storage_cleanup.object_key(url text) returns text
@@ -141,14 +156,17 @@ as $$
 declare
     path text;
 begin
+    if octet_length(url) > 8192 then
+        url := left(url, 8192);
+    end if;
     -- The usual shapes take the short way through the branches below, without regular expressions: this runs in every
     -- write of a render, and three times for each that is cleaned up.
-    if starts_with(url, 'http') and octet_length(url) <= 8192 and position('?' in url) > 0 and position('#' in url) = 0
+    if starts_with(url, 'http') and position('?' in url) > 0 and position('#' in url) = 0
        and url not like '%?%?token=%' then
         path := split_part(url, '?', 1);
     else
         -- The vertical tab is \x0B: before PostgreSQL 18, \v in such a string is the letter v, and stripping that means another object.
-        path := split_part(left(btrim(url, E' \t\n\r\f\x0B'), 8192), '#', 1);
+        path := split_part(btrim(url, E' \t\n\r\f\x0B'), '#', 1);
         if path like '%?%?token=%' and path ~ '^[^?]*/sign/[^?]*\?.*\?token=[^?]*$' then
             path := regexp_replace(path, '\?token=[^?]*$', '');     -- Storage doesn't encode a ? in a name that it signs
         else
@@ -198,6 +216,22 @@ begin
         from regexp_matches(reference, '[0-9a-fA-F]{4}(?:-?[0-9a-fA-F]{4}){7}', 'g') as piece);
 end $$;
 
+-- The size in an object's metadata, which anybody may have written: 0 for what can't be one (a fraction, text, 10 TB).
+create or replace function storage_cleanup.size_of(metadata jsonb) returns bigint
+language sql immutable parallel safe
+return case when metadata ->> 'size' ~ '^[0-9]{1,13}$' then (metadata ->> 'size')::bigint else 0 end;
+
+-- A sum of sizes of any number and origin, as a number that several of can be added.
+create or replace function storage_cleanup.total_size(total numeric) returns bigint
+language sql immutable parallel safe
+return case when total > 0 then least(total, 1e17)::bigint else 0 end;
+
+-- A row for the ledger. Values over 8 kB are left out: it keeps rows for months to tell what went, and isn't a backup.
+create or replace function storage_cleanup.without_long_values(job jsonb) returns jsonb
+language sql immutable parallel safe
+return case when pg_column_size(job) <= 8192 then job
+            else (select jsonb_object_agg(key, value) from jsonb_each(job) where pg_column_size(value) <= 8192) end;
+
 do $$
 declare
     outdated regclass;
@@ -231,6 +265,9 @@ do $$
 declare
     path_column text;
 begin
+    delete from storage_cleanup.asset_path_column
+    where name not in (select column_name from information_schema.columns
+                       where table_schema = 'public' and table_name = 'user_assets');
     for path_column in
         select column_name from information_schema.columns
         where table_schema = 'public' and table_name = 'user_assets'
@@ -257,6 +294,30 @@ $$;
 -- 3  The guard. Whoever saves locks the job first (key share), whoever claims locks it first (for update): one of
 --    them waits, and then sees what the other did. A save that comes too late is an error, never a broken asset.
 
+-- What these columns of an asset hold; 8 kB of it, which is what object_key reads.
+-- Any type, because a function of the table's own would keep the application from dropping it.
+create or replace function storage_cleanup.paths_in(asset anyelement, names text[]) returns text[]
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    fields jsonb;
+    paths  text[];
+begin
+    if pg_column_size(asset) <= 65536 then
+        fields := to_jsonb(asset);
+        return array(select fields ->> name from unnest(names) with ordinality as wanted (name, place) order by place);
+    end if;
+    execute (select format('select array[%s]::text[]', string_agg(
+                 case when attname is null then 'null' else format('left(($1).%I, 8192)', name) end, ', ' order by place))
+             from unnest(names) with ordinality as wanted (name, place)
+             left join pg_attribute on attrelid = 'public.user_assets'::regclass and attname = name and not attisdropped)
+    into paths using asset;
+    return paths;
+end $$;
+
+-- The triggers read the application's columns in statements that name its table (and nothing of it): for a session that is
+-- open while a column gets another type, only such statements are planned anew. All others would go on failing in it.
+
 -- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves.
 create or replace function storage_cleanup.guard_save() returns trigger
 language plpgsql security definer set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
@@ -265,18 +326,32 @@ declare
     jobs    uuid[] := '{}';    -- the jobs that the asset names
     objects text[] := '{}';    -- the objects that it points at by a path of its own, and those of these jobs
     holders uuid[];            -- the jobs that a claim of these objects would be made for
-    path    text;
+    named   text;
+    former  text;              -- what it named before
+    paths   text[];
+    before  text[] := '{}';
     taken   uuid;
 begin
-    if tg_op = 'INSERT' or new.metadata ->> 'render_job_id' is distinct from old.metadata ->> 'render_job_id' then
-        jobs := coalesce(storage_cleanup.job_ids_in(new.metadata ->> 'render_job_id'), '{}');
+    if tg_op = 'INSERT' then
+        select new.metadata ->> 'render_job_id' into named where not exists (select from public.user_assets where false);
+    else
+        select new.metadata ->> 'render_job_id', old.metadata ->> 'render_job_id' into named, former
+        where not exists (select from public.user_assets where false);
     end if;
-    for i in 0 .. tg_nargs - 1 loop
-        path := to_jsonb(new) ->> tg_argv[i];
-        if tg_op = 'INSERT' or path is distinct from to_jsonb(old) ->> tg_argv[i] then
-            objects := objects || storage_cleanup.object_keys_of(path);
+    if named is distinct from former then
+        jobs := coalesce(storage_cleanup.job_ids_in(named), '{}');
+    end if;
+    if tg_nargs > 0 then
+        paths := storage_cleanup.paths_in(new, tg_argv);
+        if tg_op = 'UPDATE' then
+            before := storage_cleanup.paths_in(old, tg_argv);
         end if;
-    end loop;
+        for i in 1 .. tg_nargs loop
+            if paths[i] is distinct from before[i] then
+                objects := objects || storage_cleanup.object_keys_of(paths[i]);
+            end if;
+        end loop;
+    end if;
     if jobs = '{}' and objects = '{}' then
         return new;
     end if;
@@ -299,6 +374,10 @@ begin
     end if;
     select job_id into taken from storage_cleanup.deletion
     where job_id = any (jobs) and state not in ('released', 'restored')
+      and not (state = 'done' and exists (      -- the row has stayed, and has another file or never had one
+          select from public.render_jobs as job
+          where job.id = job_id and (object_name is null
+                                     or storage_cleanup.object_key(job.output_url) <> bucket_id || '/' || object_name)))
     limit 1;
     if taken is null then
         select deletion.job_id into taken
@@ -318,15 +397,13 @@ begin
     return new;
 end $$;
 
+-- No trigger of this file names a column, in a list or in WHEN: it could no longer be given another type, or be dropped.
 do $$
-declare
-    path_columns text[] := array(select name from storage_cleanup.asset_path_column order by name);
 begin
     execute format(
-        'create or replace trigger storage_cleanup_guard before insert or update of metadata%s on public.user_assets '
+        'create or replace trigger storage_cleanup_guard before insert or update on public.user_assets '
         'for each row execute function storage_cleanup.guard_save(%s)',
-        (select string_agg(format(', %I', name), '') from unnest(path_columns) as name),
-        (select string_agg(quote_literal(name), ', ') from unnest(path_columns) as name));
+        (select string_agg(quote_literal(name), ', ' order by name) from storage_cleanup.asset_path_column));
 end $$;
 -- Always: a replication or restore session must not save past the guard either.
 alter table public.user_assets enable always trigger storage_cleanup_guard;
@@ -336,67 +413,104 @@ alter table public.user_assets enable always trigger storage_cleanup_guard;
 
 create or replace function storage_cleanup.has_file(output_url text) returns boolean
 language sql immutable parallel safe
-return coalesce(btrim(output_url), '') <> '';
+return case when octet_length(output_url) > 8192 then true else coalesce(btrim(output_url), '') <> '' end;
 
--- A render completes: it is worth a look once it is old enough.
+-- A render completes: it is worth a look once that is long enough ago. What counts is when it was seen here, with the URL
+-- that it has now: the row may be much older than its output.
 create or replace function storage_cleanup.track_render() returns trigger
 language plpgsql security definer set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
 as $$
 declare
-    new_object_key text;
+    is_completed    boolean;
+    is_other_url    boolean;
+    is_other_status boolean := true;
+    this_job        uuid := new.id;
+    with_file       boolean;
+    new_object_key  text;
+    seen_at         timestamptz;
 begin
-    if storage_cleanup.has_file(new.output_url) and (tg_op = 'INSERT' or new.output_url is distinct from old.output_url) then
+    if tg_op = 'INSERT' then
+        select new.status = 'completed', new.output_url is not null into is_completed, is_other_url
+        where not exists (select from public.render_jobs where false);
+    else
+        -- Long URLs are told apart by their length alone: comparing them would mean to read them.
+        select new.status = 'completed', new.status is distinct from old.status,
+               octet_length(new.output_url) is distinct from octet_length(old.output_url)
+               or case when octet_length(new.output_url) <= 8192 then new.output_url <> old.output_url else false end
+        into is_completed, is_other_status, is_other_url
+        where not exists (select from public.render_jobs where false);
+    end if;
+    is_completed := coalesce(is_completed, false) and (is_other_status or is_other_url);
+    if not (is_completed or is_other_url) then
+        return null;
+    end if;
+    select storage_cleanup.has_file(new.output_url), storage_cleanup.object_key(new.output_url), new.created_at
+    into with_file, new_object_key, seen_at
+    where not exists (select from public.render_jobs where false);
+    if is_other_url and with_file then
         -- A claim covers all jobs of its object. This one joins them, so it waits for a claim and holds off the next.
-        new_object_key := storage_cleanup.object_key(new.output_url);
         perform from public.render_jobs
-        where storage_cleanup.object_key(output_url) = new_object_key and id <> new.id
+        where storage_cleanup.object_key(output_url) = new_object_key and id <> this_job
         order by id for key share;
         -- A saved job must not move to a file that is being removed. A new job may: nobody can save it then.
         if found and tg_op = 'UPDATE'
            and exists (select from storage_cleanup.deletion
-                       where state in ('claimed', 'file_deleted') and deletion.job_id <> new.id
+                       where state in ('claimed', 'file_deleted') and deletion.job_id <> this_job
                          and bucket_id || '/' || object_name = new_object_key)
-           and exists (select storage_cleanup.saved_among(array[new.id])) then
+           and exists (select storage_cleanup.saved_among(array[this_job])) then
             raise exception using
                 errcode = 'foreign_key_violation',
-                message = format('Render job %s is saved, and the file that it is moved to is being removed.', new.id),
+                message = format('Render job %s is saved, and the file that it is moved to is being removed.', this_job),
                 schema = 'public', table = 'render_jobs', constraint = 'storage_cleanup_guard';
         end if;
     end if;
-    if new.status = 'completed' then
-        insert into storage_cleanup.candidate (job_id, since, has_file)
-        values (new.id, coalesce(new.created_at, now()), storage_cleanup.has_file(new.output_url))
+    if is_completed then
+        seen_at := greatest(seen_at, clock_timestamp());
+        insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
+        values (this_job, seen_at, seen_at, with_file)
         on conflict (job_id) do update
-            set since = excluded.since, has_file = excluded.has_file, reason = null;
+            set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null;
     end if;
     return null;
 end $$;
 
-create or replace trigger storage_cleanup_track_render
-    after insert or update of status, output_url, created_at on public.render_jobs
-    for each row when (new.status = 'completed' or new.output_url is not null)
-    execute function storage_cleanup.track_render();
+create or replace trigger storage_cleanup_track_render after insert or update on public.render_jobs
+    for each row execute function storage_cleanup.track_render();
 
--- An asset is deleted, or names another job: the job that it named is worth a look again.
+-- An asset is deleted, or names another job: the job that it named is worth a look again. One that is no candidate any more
+-- was old enough when it was found saved.
 create or replace function storage_cleanup.track_unsave() returns trigger
 language plpgsql security definer set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
 as $$
+declare
+    named text;
+    still text;
 begin
-    insert into storage_cleanup.candidate (job_id, since, has_file)
-    select id, coalesce(created_at, now()), storage_cleanup.has_file(output_url)
+    if tg_op = 'DELETE' then
+        select old.metadata ->> 'render_job_id' into named where not exists (select from public.user_assets where false);
+    else
+        select old.metadata ->> 'render_job_id', new.metadata ->> 'render_job_id' into named, still
+        where not exists (select from public.user_assets where false);
+    end if;
+    if named is null or named = still then
+        return null;
+    end if;
+    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
+    select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url)
     from public.render_jobs
-    where id = any (storage_cleanup.job_ids_in(old.metadata ->> 'render_job_id')) and status = 'completed'
+    where id = any (storage_cleanup.job_ids_in(named)) and status = 'completed'
     order by id for key share       -- waits for a claim that still saw it saved, and is about to forget it
     on conflict do nothing;
     return null;
 end $$;
 
-create or replace trigger storage_cleanup_track_delete after delete on public.user_assets
-    for each row when (old.metadata ->> 'render_job_id' is not null)
-    execute function storage_cleanup.track_unsave();
-create or replace trigger storage_cleanup_track_update after update of metadata on public.user_assets
-    for each row when (old.metadata ->> 'render_job_id' is distinct from new.metadata ->> 'render_job_id')
-    execute function storage_cleanup.track_unsave();
+create or replace trigger storage_cleanup_track_unsave after update or delete on public.user_assets
+    for each row execute function storage_cleanup.track_unsave();
+
+-- A date that somebody else wrote, as one that can be worked with: clients can't read some, such as -infinity.
+create or replace function storage_cleanup.created(created_at timestamptz) returns timestamptz
+language sql stable parallel safe
+return greatest(coalesce(created_at, now()), 'epoch');
 
 -- Which of these jobs are saved? The only definition of it.
 create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid
@@ -426,16 +540,17 @@ begin
 end $$;
 
 -- Finds what the triggers missed (they were off, or a table was truncated) by reading everything: once a day, not a cycle.
-create or replace function storage_cleanup.reconcile() returns bigint
+-- Nobody has seen these complete; `seen_at` is the earliest from which their age may count.
+create or replace function storage_cleanup.reconcile(seen_at timestamptz) returns bigint
 language plpgsql security definer set search_path = ''
 as $$
 declare
     found bigint;
 begin
     perform storage_cleanup.assert_trust();
-    insert into storage_cleanup.candidate (job_id, since, has_file)
-    select id, coalesce(created_at, now()), storage_cleanup.has_file(output_url)
-    from public.render_jobs as job
+    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
+    select id, greatest(created, seen_at), greatest(created, seen_at), storage_cleanup.has_file(output_url)
+    from public.render_jobs as job, storage_cleanup.created(created_at) as created
     where status = 'completed'
       and not exists (select from public.user_assets where metadata ->> 'render_job_id' = job.id::text)
       and not exists (select from public.user_assets, unnest(storage_cleanup.job_ids_in(metadata ->> 'render_job_id')) as named
@@ -456,7 +571,7 @@ begin
         perform storage_cleanup.remember_usage();
     end if;
     update storage_cleanup.reconciliation set last_at = clock_timestamp() where last_at < now() - interval '1 day';
-    return case when found then storage_cleanup.reconcile() end;
+    return case when found then storage_cleanup.reconcile(now()) end;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -479,7 +594,12 @@ as $$
         where tgrelid = 'public.user_assets'::regclass and tgname = 'storage_cleanup_guard'
           and tgfoid = 'storage_cleanup.guard_save'::regproc
           and tgtype = 1 + 2 + 4 + 16        -- for each row, before, insert, update
-          and tgenabled = 'A' and tgqual is null)
+          and tgenabled = 'A' and tgqual is null and tgattr::text = '')
+    union all
+    select format('column %s of public.user_assets, which may point at files, is gone or has another name: run database/install.sql', name)
+    from storage_cleanup.asset_path_column
+    where not exists (select from pg_attribute
+                      where attrelid = 'public.user_assets'::regclass and attname = name and not attisdropped)
     union all
     select 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
     where not exists (select from pg_index
@@ -503,7 +623,7 @@ end $$;
 -- The buckets as the database knows them, to be compared with what the Storage server answers.
 create or replace function storage_cleanup.buckets() returns table (id text, created_at timestamptz)
 language sql stable security definer set search_path = ''
-as $$ select id, created_at from storage.buckets $$;
+as $$ select id, created_at from storage.buckets where created_at between 'epoch' and '9999-12-31' $$;     -- what a client can read
 
 -- The reference set, counted now: every asset that names a job. An index-only scan of storage_cleanup_saved.
 create or replace function storage_cleanup.count_saved() returns bigint
@@ -515,6 +635,29 @@ begin
     -- Dynamic, because parallel workers may help with nothing else here.
     execute 'select count(*) from public.user_assets where metadata ->> ''render_job_id'' is not null' into saved;
     return saved;
+end $$;
+
+-- Counts the reference set for this run, and tells what the last run that was found good had counted. Nobody hands in a
+-- number: whoever could, could make a loss look like the usual.
+create or replace function storage_cleanup.judge_saved(this_run uuid) returns table (saved bigint, before bigint)
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    saved := storage_cleanup.count_saved();
+    before := (select last.saved_assets from storage_cleanup.run as last
+               where not last.dry_run and last.saved_assets is not null order by last.started_at desc limit 1);
+    update storage_cleanup.run set counted_assets = saved where id = this_run;
+    return next;
+end $$;
+
+-- An age that nobody means: what is that young may still be on its way.
+create or replace function storage_cleanup.assert_age(max_age interval) returns void
+language plpgsql immutable
+as $$
+begin
+    if (max_age >= interval '1 minute') is not true then
+        raise exception using errcode = 'invalid_parameter_value', message = format('max_age is %s, and must be at least one minute', max_age);
+    end if;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -532,9 +675,7 @@ begin
 
     if start_run.scope is distinct from (
         select last.scope from storage_cleanup.run as last where not last.dry_run order by last.started_at desc limit 1) then
-        update storage_cleanup.candidate
-        set since = coalesce(created_at, since), reason = null
-        from public.render_jobs where id = job_id and reason <> 'stuck';
+        update storage_cleanup.candidate set since = completed_at, reason = null where reason <> 'stuck';
     end if;
 
     insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of)
@@ -562,24 +703,26 @@ as $$
 $$;
 
 -- The next page of candidates in order of age, after the last one of the page before. With a plan: its jobs, in order of
--- id. `own_share`: only those that fall to this run while several are at work, so that they don't get in each other's way.
+-- id. A URL of more than 8192 bytes isn't handed out: no object needs one, and a page of them could fill a client's memory.
+-- `own_share`: only those that fall to this run while several are at work, so that they don't get in each other's way.
 create or replace function storage_cleanup.due(
     this_run uuid, with_file boolean, max_age interval, after_since timestamptz, after_job uuid, page_size integer,
     own_share boolean, plan uuid)
-returns table (job_id uuid, since timestamptz, output_url text, gone boolean)
+returns table (job_id uuid, since timestamptz, output_url text, too_long boolean, gone boolean)
 language plpgsql stable security definer set search_path = '' set enable_seqscan = off
 as $$
 declare
     runs integer;
     mine integer;
 begin
+    perform storage_cleanup.assert_age(max_age);
     if plan is not null then
         return query
-        select page.job_id, 'epoch'::timestamptz, job.output_url, job.id is null
+        select page.job_id, 'epoch'::timestamptz, case when octet_length(job.output_url) <= 8192 then job.output_url::text end,
+               coalesce(octet_length(job.output_url) > 8192, false), job.id is null
         from storage_cleanup.plan_job as page
         left join public.render_jobs as job on job.id = page.job_id
-        where run_id = plan and page.job_id > after_job
-          and (job.id is null or storage_cleanup.has_file(job.output_url) = with_file)
+        where run_id = plan and page.job_id > after_job and has_file = with_file
         order by page.job_id limit page_size;
         return;
     end if;
@@ -587,7 +730,8 @@ begin
     from storage_cleanup.run
     where status = 'running' and not dry_run and heartbeat_at > clock_timestamp() - interval '2 minutes';
     return query
-    select page.job_id, page.since, job.output_url, job.id is null
+    select page.job_id, page.since, case when octet_length(job.output_url) <= 8192 then job.output_url::text end,
+           coalesce(octet_length(job.output_url) > 8192, false), job.id is null
     from (select candidate.job_id, candidate.since from storage_cleanup.candidate
           where has_file = with_file and candidate.since < now() - max_age
             and (candidate.since, candidate.job_id) > (after_since, after_job)
@@ -608,6 +752,8 @@ as $$
         where job_id in (
             select job_id from storage_cleanup.candidate join verdict using (job_id)
             where verdict.reason in ('claimed', 'already_missing', 'saved', 'job_gone', 'job_not_completed', 'already_claimed')
+              -- One that is saved while it is young may be deleted by its user while it is: its moment is still needed.
+              and (verdict.reason <> 'saved' or completed_at < now() - max_age)
             for update of candidate skip locked)
     )
     update storage_cleanup.candidate
@@ -621,13 +767,17 @@ as $$
           for update of candidate skip locked)
 $$;
 
--- Claims what may go of these jobs (and of all others that point at the same objects), and says why the rest is kept.
+-- Claims what may go of these jobs, each with the object that the parser has found in its URL, and says why the rest is
+-- kept. Other jobs that may mean one of the objects keep it, for only the parser can tell what their URLs mean:
+--   - one that could go as well is returned as 'unasked', with its URL, so that the caller may ask for it, too
+--   - one whose URL is among `foreign_urls` names another host, by the parser's judgement. It is never claimed, and keeps
+--     the object only while somebody saves it: a host that nobody has told us of may be this project's all the same
 --
 -- outcome 'claimed': the file may be removed now, and the job can't be saved any more; 'already_missing': there is no
 -- such file; anything else is the reason to keep it. A dry run does all of this, and writes only its plan.
 create or replace function storage_cleanup.claim(
-    this_run uuid, jobs uuid[], keys text[], max_age interval, dry_run boolean, plan uuid)
-returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint)
+    this_run uuid, jobs uuid[], keys text[], max_age interval, dry_run boolean, plan uuid, foreign_urls text[] default '{}')
+returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -637,6 +787,7 @@ declare
     on_assets text[];
 begin
     perform storage_cleanup.assert_trust();
+    perform storage_cleanup.assert_age(max_age);
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'claims are made at read committed, or the second look would see no more than the first';
     end if;
@@ -658,7 +809,7 @@ begin
         select wanted.key, split_part(wanted.key, '/', 1) as bucket, substr(wanted.key, position('/' in wanted.key) + 1) as name,
                stored.id is not null as present,
                greatest(stored.created_at, stored.updated_at) as touched_at,
-               coalesce((stored.metadata ->> 'size')::bigint, 0) as size
+               storage_cleanup.size_of(stored.metadata) as size
         from (select distinct unnest(keys) as key) as wanted
         left join lateral (     -- one look into the unique index for each, whatever the planner thinks of the number
             select * from storage.objects as object
@@ -667,57 +818,73 @@ begin
             limit 1) as stored on true
     ),
     holder as (     -- every job that points at one of the objects
-        select job.id, object.key, to_jsonb(job) as job, case
+        select job.id, object.key, job.output_url, candidate.completed_at,
+               -- job.* and not job, which here is the ledger's column of that name
+               case when octet_length(job.output_url) <= 8192 then storage_cleanup.without_long_values(to_jsonb(job.*)) end as job, case
             when lock.id is null then 'locked'
             when save.id is not null then 'saved'
+            when asked.id is null and job.output_url = any (foreign_urls) then 'foreign_host'
+            when asked.id is null and job.id = any (jobs) then 'job_changed'
             when job.status is distinct from 'completed' then 'job_not_completed'
-            when (job.created_at < now() - max_age) is not true then 'job_too_young'
-            when ledger.state not in ('released', 'restored') then 'already_claimed'
+            when ledger.state not in ('released', 'restored')
+                 and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
+                      or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
+            when octet_length(job.output_url) > 8192 then 'too_long'
+            -- One that is no candidate hasn't been seen to complete: it waits until it is found (reconcile).
+            when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
+                then 'job_too_young'
             when plan is not null and planned.job_id is null then 'not_in_plan'
+            when asked.id is null then 'unasked'
             end as own_reason
         from object
         join public.render_jobs as job on storage_cleanup.object_key(job.output_url) = object.key
         left join unnest(locked) as lock (id) on lock.id = job.id
         left join unnest(saved) as save (id) on save.id = job.id
+        left join unnest(jobs, keys) as asked (id, key) on asked.id = job.id and asked.key = object.key
         left join storage_cleanup.deletion as ledger on ledger.job_id = job.id
+        left join storage_cleanup.candidate on candidate.job_id = job.id
         left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = job.id
     ),
     decided as (
-        select holder.id, holder.job, object.*, coalesce(own_reason, case
+        select holder.id, holder.job, holder.output_url, holder.completed_at, object.*, coalesce(own_reason, case
             when bool_or(own_reason = 'locked') over same_object then 'locked'
-            when bool_or(own_reason <> 'already_claimed') over same_object then 'shared_with_kept_job'
-            when touched_at >= now() - max_age then 'file_too_young'
+            when bool_or(own_reason not in ('already_claimed', 'foreign_host')) over same_object then 'shared_with_kept_job'
+            when present and (touched_at < now() - max_age) is not true then 'file_too_young'
             when object.key = any (on_assets) then 'asset_points_at_file'
             when present then 'claimed'
-            else 'already_missing' end) as outcome
+            else 'already_missing' end) as outcome,
+            bool_or(own_reason not in ('already_claimed', 'foreign_host', 'unasked')) over same_object is true as is_kept
         from holder join object using (key)
         window same_object as (partition by holder.key)
     ),
     ledgered as (
-        insert into storage_cleanup.deletion as ledger (job_id, run_id, state, bucket_id, object_name, bytes, job)
-        select id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end, bucket, name, size, decided.job
+        insert into storage_cleanup.deletion as ledger (job_id, run_id, state, bucket_id, object_name, bytes, job, completed_at)
+        select id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end, bucket, name, size, decided.job,
+               decided.completed_at
         from decided where outcome in ('claimed', 'already_missing') and not dry_run
         on conflict (job_id) do update
             set run_id = excluded.run_id, state = excluded.state, bucket_id = excluded.bucket_id,
-                object_name = excluded.object_name, bytes = excluded.bytes, job = excluded.job,
+                object_name = excluded.object_name, bytes = excluded.bytes, job = excluded.job, completed_at = excluded.completed_at,
                 attempts = 0, last_error = null, attempted_at = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
-            where ledger.state in ('released', 'restored')
+            where ledger.state in ('released', 'restored', 'done')
         returning ledger.job_id
     ),
     planned as (
-        insert into storage_cleanup.plan_job (run_id, job_id)
-        select this_run, id from decided where outcome in ('claimed', 'already_missing') and dry_run
+        insert into storage_cleanup.plan_job (run_id, job_id, has_file)
+        select this_run, id, true from decided where outcome in ('claimed', 'already_missing') and dry_run
         on conflict do nothing
     ),
     parked as (
-        select storage_cleanup.park(array_agg(id), array_agg(outcome), max_age) from decided where not dry_run
+        select storage_cleanup.park(array_agg(id), array_agg(outcome), max_age) from decided
+        where not dry_run and id = any (jobs)
     )
-    select id, decided.outcome, bucket, name, size
+    select id, decided.outcome, bucket, name, size,
+           case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url end
     from decided cross join (select count(*) from parked) as noted
-    where id = any (jobs) or decided.outcome in ('claimed', 'already_missing')
+    where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
     union all
-    select asked, 'job_changed', null, null, 0      -- its URL isn't what it was when the page was read
+    select asked, 'job_changed', null, null, 0, null      -- its URL isn't what it was when the page was read
     from unnest(jobs) as asked
     where not exists (select from decided where id = asked);
 end $$;
@@ -739,22 +906,45 @@ $$;
 -- but a claim that failed five times is given up, once no request for it can still be under way.
 create or replace function storage_cleanup.adopt(this_run uuid, batch_size integer)
 returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint)
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
     adopted uuid[];
+    keys    text[];
+    holders uuid[];
+    needed  text[];      -- objects that somebody saved, by whatever job
     saved   uuid[];
 begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.beat(this_run);
     adopted := array(select storage_cleanup.abandoned(this_run, batch_size));
+    -- Jobs that share a file make one file: they are taken together.
+    adopted := adopted || array(
+        select other.job_id
+        from storage_cleanup.deletion as one
+        join storage_cleanup.deletion as other
+            on other.bucket_id || '/' || other.object_name = one.bucket_id || '/' || one.object_name
+        left join storage_cleanup.run as owner on owner.id = other.run_id
+        where one.job_id = any (adopted) and other.job_id <> all (adopted)
+          and other.state = 'claimed' and other.run_id <> this_run and (owner.id is null or not storage_cleanup.is_alive(owner))
+        order by other.job_id
+        for update of other skip locked);
     -- The guard lets no save pass while a claim stands; if one did (the guard was off), the file stays.
-    saved := array(select storage_cleanup.saved_among(adopted));
+    keys := array(select bucket_id || '/' || object_name from storage_cleanup.deletion where deletion.job_id = any (adopted));
+    holders := array(select id from public.render_jobs where storage_cleanup.object_key(output_url) = any (keys));
+    holders := array(select storage_cleanup.saved_among(adopted || holders));
+    needed := array(
+        select bucket_id || '/' || object_name from storage_cleanup.deletion
+        where deletion.job_id = any (adopted) and deletion.job_id = any (holders)
+        union select storage_cleanup.object_key(output_url) from public.render_jobs where id = any (holders)
+        union select storage_cleanup.on_assets(keys));
+    saved := array(select deletion.job_id from storage_cleanup.deletion
+                   where deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
     perform storage_cleanup.release(saved, 'saved');
     return query
     with given_up as (
-        select deletion.job_id from storage_cleanup.deletion
+        select deletion.job_id, deletion.bucket_id, deletion.object_name from storage_cleanup.deletion
         where deletion.job_id = any (adopted) and deletion.job_id <> all (saved) and attempts >= 5
     ),
     released as (
@@ -768,9 +958,10 @@ begin
     )
     select job_id, 'claimed', bucket_id, object_name, bytes from resumed
     union all
-    select job_id, 'stuck', null, null, 0 from given_up cross join (select count(*) from released) as done
+    select job_id, 'stuck', bucket_id, object_name, 0 from given_up cross join (select count(*) from released) as done
     union all
-    select job, 'saved', null, null, 0 from unnest(saved) as job;
+    select job, case when job = any (holders) then 'saved' else 'shared_with_kept_job' end, null, null, 0
+    from unnest(saved) as job;
 end $$;
 
 -- Gives claims back: the job can be saved again, and is looked at again later. Only for claims whose removal was never
@@ -782,19 +973,20 @@ as $$
         update storage_cleanup.deletion
         set state = 'released', last_error = coalesce(last_error, release.reason), updated_at = clock_timestamp()
         where job_id = any (jobs) and state in ('claimed', 'file_deleted')
-        returning job_id
+        returning job_id, coalesce(completed_at, now()) as completed_at
     )
-    insert into storage_cleanup.candidate (job_id, since, has_file, reason)
+    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file, reason)
     select id, case release.reason when 'stuck' then now() + interval '1 hour' when 'row_protected' then now()
-                    else coalesce(created_at, now()) end,
-           storage_cleanup.has_file(output_url), release.reason
+                    else released.completed_at end,
+           released.completed_at, storage_cleanup.has_file(output_url), release.reason
     from released join public.render_jobs on id = job_id
     on conflict do nothing
 $$;
 
 -- Gives back claims that this run has made and never sent to Storage: somebody stopped it in between. Not those that it
--- adopted: nobody knows what the run before has asked for. Not those that another run has taken over meanwhile.
-create or replace function storage_cleanup.give_back(this_run uuid, jobs uuid[]) returns bigint
+-- adopted: nobody knows what the run before has asked for. Not those that another run has taken over meanwhile. Returns
+-- the jobs whose claims this run still had.
+create or replace function storage_cleanup.give_back(this_run uuid, jobs uuid[]) returns setof uuid
 language plpgsql security definer set search_path = ''
 as $$
 declare
@@ -804,7 +996,30 @@ declare
         order by job_id for update);
 begin
     perform storage_cleanup.release(mine, 'given_back');
-    return cardinality(mine);
+    return query select unnest(mine);
+end $$;
+
+-- Gives back what dead runs have claimed and not removed, for a system that is switched off: nobody would finish it, and
+-- its jobs could not be saved meanwhile. Nobody knows what a dead run has asked Storage for. But an invocation lives for 15
+-- minutes at most, and what it asks for at the end takes less than one more (20 seconds until the client gives up, 30 until
+-- the server does). A file that is there after that stays; a claim whose file is gone is left to a run that may finish it.
+create or replace function storage_cleanup.give_back_abandoned() returns bigint
+language plpgsql security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
+as $$
+declare
+    long_ago  constant timestamptz := clock_timestamp() - interval '16 minutes';
+    abandoned uuid[] := array(
+        select claim.job_id from storage_cleanup.deletion as claim
+        left join storage_cleanup.run as owner on owner.id = claim.run_id
+        where claim.state = 'claimed' and (owner.id is null or owner.started_at < long_ago and not storage_cleanup.is_alive(owner))
+          and claim.claimed_at < long_ago and (claim.attempted_at < long_ago) is not false
+          and exists (select from storage.objects as stored
+                      where stored.bucket_id = claim.bucket_id and stored.name = claim.object_name)
+        order by claim.job_id limit 10000
+        for update of claim skip locked);
+begin
+    perform storage_cleanup.release(abandoned, 'given_back');
+    return cardinality(abandoned);
 end $$;
 
 -- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which.
@@ -829,7 +1044,8 @@ begin
     )
     update storage_cleanup.deletion
     set state = case when gone then 'file_deleted' else 'claimed' end,
-        attempts = attempts + 1, attempted_at = clock_timestamp(), updated_at = clock_timestamp(),
+        attempts = case when gone then 0 else attempts + 1 end,     -- once it is gone, attempts at the row are counted
+        attempted_at = clock_timestamp(), updated_at = clock_timestamp(),
         last_error = case when not gone then coalesce(error, 'Storage answered, but the object is still there') end
     from checked
     where deletion.job_id = checked.job_id and deletion.state = 'claimed'
@@ -846,8 +1062,23 @@ as $$
     order by job_id limit page_size
 $$;
 
+-- Deletes rows, and says which are gone. It has no rights of its own, but those of delete_rows, which alone may call it.
+-- The application's triggers run in this and find their tables as they do elsewhere. And delete_rows' settings don't hold
+-- here, for they would hold for foreign keys, too: a table that references render_jobs without an index has to be scanned,
+-- and a scan that seems to cost 1e10 is compiled each time. The subquery hides how many jobs there are, so they are looked
+-- up in the primary key, however many.
+create or replace function storage_cleanup.remove_rows(jobs uuid[]) returns uuid[]
+language plpgsql set search_path = public, extensions, pg_temp set enable_seqscan = on set jit = off
+as $$
+begin
+    delete from public.render_jobs where id = any (array(select unnest(jobs)));
+    set constraints all immediate;      -- a deferred foreign key must speak here, not at commit
+    return array(select unnest(jobs) except select id from public.render_jobs where id = any (array(select unnest(jobs))));
+end $$;
+
 -- Deletes the rows of those of these jobs whose file is known to be gone. One that can't go (a foreign key, a trigger) is
--- reported and stays, and the others still go.
+-- reported and stays, and the others still go. One that a trigger or a rule of the application keeps (a soft delete) is
+-- asked for three times, or until it has been changed instead; then it is done, although its row is still there.
 create or replace function storage_cleanup.delete_rows(this_run uuid, jobs uuid[])
 returns table (job_id uuid, outcome text, detail text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
@@ -859,6 +1090,7 @@ declare
     kept    uuid[];
     locked  uuid[];
     removed uuid[];
+    staying uuid[] := '{}';     -- deleted without an error, and still there
     waiting uuid[];      -- neither kept nor locked: gone already, or in somebody else's hands
     missing uuid[];
     refused uuid[] := '{}';
@@ -883,6 +1115,8 @@ begin
             where object.bucket_id = ledger.bucket_id and object.name = ledger.object_name limit 1) as stored on true
         where job.id = any (batch)
           and (stored.id is not null or job.status is distinct from 'completed'
+               or exists (select from storage_cleanup.candidate as again
+                          where again.job_id = job.id and again.completed_at > ledger.claimed_at)
                or case when ledger.object_name is null then storage_cleanup.has_file(job.output_url)
                        when job.output_url = ledger.job ->> 'output_url' then false
                        else storage_cleanup.object_key(job.output_url)
@@ -891,16 +1125,18 @@ begin
     locked := array(select unnest(locked) except select unnest(saved || kept));
 
     begin
-        with gone as (delete from public.render_jobs where id = any (locked) returning id)
-        select coalesce(array_agg(id), '{}') into removed from gone;
-        set constraints all immediate;      -- a deferred foreign key must speak here, not at commit
+        removed := storage_cleanup.remove_rows(locked);
+        staying := array(select unnest(locked) except select unnest(removed));
     exception when others then              -- one row is in the way: find it, let the others go
         removed := '{}';
+        staying := '{}';
         foreach one in array locked loop
             begin
-                delete from public.render_jobs where id = one;
-                set constraints all immediate;
-                removed := removed || one;
+                if one = any (storage_cleanup.remove_rows(array[one])) then
+                    removed := removed || one;
+                else
+                    staying := staying || one;
+                end if;
             exception when others then
                 update storage_cleanup.deletion
                 set attempts = attempts + 1, last_error = sqlerrm, updated_at = clock_timestamp()
@@ -914,6 +1150,14 @@ begin
             select deletion.job_id from storage_cleanup.deletion
             where deletion.job_id = any (refused) and object_name is null), 'row_protected');
     end;
+    update storage_cleanup.deletion as ledger
+    set attempts = attempts + 1, last_error = 'a trigger or a rule of the application keeps the row', updated_at = clock_timestamp(),
+        state = case when attempts < 2 and job.status = 'completed'
+                      and (object_name is null and not storage_cleanup.has_file(job.output_url)
+                           or storage_cleanup.object_key(job.output_url) = ledger.bucket_id || '/' || object_name)
+                     then state else 'done' end
+    from public.render_jobs as job
+    where ledger.job_id = any (staying) and job.id = ledger.job_id;
     waiting := array(select unnest(batch) except select unnest(saved || kept || locked));
     missing := array(select unnest(waiting) except select id from public.render_jobs where id = any (waiting));
     return query
@@ -929,7 +1173,11 @@ begin
     union all
     select job, 'saved', null from unnest(saved) as job
     union all
-    select job, 'rendered_again', null from unnest(kept) as job where job <> all (saved);
+    select job, 'rendered_again', null from unnest(kept) as job where job <> all (saved)
+    union all
+    select job, 'kept_by_trigger', null from unnest(staying) as job
+    union all
+    select job, 'taken_over', null from unnest(jobs) as job where job <> all (batch);
 end $$;
 
 -- Claims old, unsaved, completed jobs that never had a file. There is nothing to remove, so delete_rows may follow at once.
@@ -945,6 +1193,7 @@ declare
     going   uuid[];
 begin
     perform storage_cleanup.assert_trust();
+    perform storage_cleanup.assert_age(max_age);
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'claims are made at read committed, or the second look would see no more than the first';
     end if;
@@ -952,17 +1201,22 @@ begin
     locked := array(select id from public.render_jobs where id = any (jobs) order by id for update skip locked);
     saved := array(select storage_cleanup.saved_among(locked));
     going := array(
-        select id from public.render_jobs
-        where id = any (locked) and id <> all (saved) and status = 'completed' and created_at < now() - max_age
+        select id from public.render_jobs join storage_cleanup.candidate on candidate.job_id = id
+        where id = any (locked) and id <> all (saved) and status = 'completed'
+          and greatest(created_at, candidate.completed_at) < now() - max_age
           and not storage_cleanup.has_file(output_url)
+          and not exists (select from storage_cleanup.deletion as ledger
+                          where ledger.job_id = id and state not in ('released', 'restored'))
           and (plan is null or id in (select planned.job_id from storage_cleanup.plan_job as planned where run_id = plan)));
     if dry_run then
-        insert into storage_cleanup.plan_job (run_id, job_id) select this_run, unnest(going) on conflict do nothing;
+        insert into storage_cleanup.plan_job (run_id, job_id, has_file)
+        select this_run, unnest(going), false on conflict do nothing;
     else
-        insert into storage_cleanup.deletion as ledger (job_id, run_id, state, job)
-        select id, this_run, 'file_deleted', to_jsonb(job) from public.render_jobs as job where id = any (going)
+        insert into storage_cleanup.deletion as ledger (job_id, run_id, state, job, completed_at)
+        select id, this_run, 'file_deleted', storage_cleanup.without_long_values(to_jsonb(job.*)), candidate.completed_at
+        from public.render_jobs as job join storage_cleanup.candidate on candidate.job_id = id where id = any (going)
         on conflict (job_id) do update
-            set run_id = excluded.run_id, state = 'file_deleted', job = excluded.job,
+            set run_id = excluded.run_id, state = 'file_deleted', job = excluded.job, completed_at = excluded.completed_at,
                 bucket_id = null, object_name = null, bytes = 0, attempts = 0, last_error = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
             where ledger.state in ('released', 'restored');
@@ -975,9 +1229,14 @@ begin
             when asked.id <> all (locked) then 'locked'
             when job.status is distinct from 'completed' then 'job_not_completed'
             when storage_cleanup.has_file(job.output_url) then 'job_changed'
-            when (job.created_at < now() - max_age) is not true then 'job_too_young'
-            else 'not_in_plan' end as reason
-        from unnest(jobs) as asked (id) left join public.render_jobs as job on job.id = asked.id
+            when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
+                then 'job_too_young'
+            when plan is not null and planned.job_id is null then 'not_in_plan'
+            else 'already_claimed' end as reason
+        from unnest(jobs) as asked (id)
+        left join public.render_jobs as job on job.id = asked.id
+        left join storage_cleanup.candidate on candidate.job_id = asked.id
+        left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = asked.id
         where asked.id <> all (going)
     ),
     parked as (
@@ -995,6 +1254,25 @@ language sql stable security definer set search_path = '' set enable_seqscan = o
 as $$
     select count(*), count(*) filter (where state = 'claimed' and attempts >= 3)
     from storage_cleanup.deletion where state in ('claimed', 'file_deleted')
+$$;
+
+-- What is unfinished and not this run's to finish now, with the reason: by phase, so that a run can account for it.
+create or replace function storage_cleanup.left_alone(this_run uuid) returns table (phase text, reason text, found bigint)
+language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
+as $$
+    with alive as materialized (
+        select id from storage_cleanup.run where status = 'running' and id <> this_run and storage_cleanup.is_alive(run)
+    )
+    select 'storage_files', case when alive.id is null then 'tried_in_vain' else 'claimed_by_another_run' end, count(*)
+    from storage_cleanup.deletion left join alive on alive.id = run_id
+    where state = 'claimed' and run_id <> this_run
+      and (alive.id is not null or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
+    group by 1, 2
+    union all
+    select 'render_jobs', 'row_protected', count(*)
+    from storage_cleanup.deletion
+    where state = 'file_deleted' and run_id is distinct from this_run and attempts >= 3 and updated_at >= now() - interval '1 hour'
+    having count(*) > 0
 $$;
 
 -- How many orphans past the age wait, and how many claims are unfinished. Candidates that have been saved meanwhile are
@@ -1015,12 +1293,12 @@ as $$
     from waiting, saved
 $$;
 
--- Closes a run. saved_assets is kept only by runs that were judged, and becomes what the next one is judged by.
-create or replace function storage_cleanup.finish_run(this_run uuid, status text, summary jsonb, saved_assets bigint) returns void
+-- Closes a run. What a run that was found good had counted is what the next one is judged by.
+create or replace function storage_cleanup.finish_run(this_run uuid, status text, summary jsonb, found_good boolean) returns void
 language sql security definer set search_path = ''
 as $$
     update storage_cleanup.run
-    set status = finish_run.status, summary = finish_run.summary, saved_assets = finish_run.saved_assets,
+    set status = finish_run.status, summary = finish_run.summary, saved_assets = case when found_good then counted_assets end,
         finished_at = clock_timestamp(), heartbeat_at = clock_timestamp()
     where id = finish_run.this_run
 $$;
@@ -1048,8 +1326,7 @@ create or replace function storage_cleanup.stored() returns table (bucket_id tex
 language sql stable security definer set search_path = ''
 as $$
     select bucket.id, count(stored.id),
-           coalesce(sum(case when jsonb_typeof(stored.metadata -> 'size') = 'number'
-                             then (stored.metadata ->> 'size')::numeric end), 0)::bigint
+           storage_cleanup.total_size(sum(storage_cleanup.size_of(stored.metadata)))
     from storage.buckets as bucket left join storage.objects as stored on stored.bucket_id = bucket.id
     group by bucket.id
 $$;
@@ -1086,7 +1363,7 @@ as $$
         select job_id from storage_cleanup.deletion
         where state in ('claimed', 'file_deleted') and updated_at < now() - grace
     )
-    select (created_at at time zone 'UTC')::date, count(*)
+    select case when created_at between 'epoch' and '9999-12-31' then (created_at at time zone 'UTC')::date end, count(*)
     from waiting left join public.render_jobs as job on job.id = job_id
     group by 1 order by 1
 $$;
@@ -1105,8 +1382,9 @@ create or replace function storage_cleanup.assets(since timestamptz)
 returns table (day date, asset_type text, assets bigint, bytes bigint)
 language sql stable security definer set search_path = ''
 as $$
-    select (created_at at time zone 'UTC')::date, asset_type, count(*), coalesce(sum(file_size), 0)::bigint
-    from public.user_assets where created_at >= since
+    select (created_at at time zone 'UTC')::date, coalesce(asset_type::text, 'unknown'), count(*),
+           storage_cleanup.total_size(sum(storage_cleanup.size_of(jsonb_build_object('size', file_size))))
+    from public.user_assets where created_at >= since and created_at < '9999-12-31'
     group by 1, 2 order by 1, 2
 $$;
 
@@ -1138,11 +1416,13 @@ as $$
         select job_id, min(asset_id::text) as asset from storage_cleanup.saves() group by job_id
     ),
     job as materialized (       -- so that each URL is read once
-        select id, status, created_at, storage_cleanup.object_key(output_url) as key,
+        select id, status, storage_cleanup.object_key(output_url) as key,
+               greatest(created_at, (select completed_at from storage_cleanup.candidate where job_id = id)) as completed_at,
                not starts_with(output_url, origins[1] || '/') and output_url ~ '^\s*([a-zA-Z][a-zA-Z0-9+.-]*:)?//' and not exists (
                    select from unnest(origins) as origin
                    where starts_with(lower(ltrim(left(output_url, 300), E' \t\n\r\f\x0B')), origin || '/')) as is_foreign
-        from public.render_jobs where storage_cleanup.has_file(output_url)
+        from (select id, status, created_at, left(output_url, 8192) as output_url
+              from public.render_jobs where storage_cleanup.has_file(output_url)) as job
     ),
     placed as (                 -- both ways at once: jobs with or without their object, objects without a job
         select job.*, stored.id as object_id, coalesce(job.key, stored.key) as place
@@ -1156,7 +1436,7 @@ as $$
             when object_id is null and save.asset is not null then 'saved_file_missing'
             when placed.status is distinct from 'completed' then null
             when bucket.id <> all (listed) then 'url_in_other_bucket'
-            when object_id is null and placed.created_at < now() - max_age - grace
+            when object_id is null and placed.completed_at < now() - max_age - grace
                  and (state in ('claimed', 'file_deleted') and ledger.updated_at > now() - grace) is not true
                 then 'row_without_file' end as finding
         from placed
@@ -1166,8 +1446,7 @@ as $$
         where placed.id is not null
     ),
     stranger as (
-        select place,
-               case when jsonb_typeof(stored.metadata -> 'size') = 'number' then (stored.metadata ->> 'size')::numeric end as size
+        select place, storage_cleanup.size_of(stored.metadata) as size
         from placed join storage.objects as stored on stored.id = object_id
         where placed.id is null and stored.bucket_id = any (listed)
           and greatest(stored.created_at, stored.updated_at) < now() - max_age - grace
@@ -1181,15 +1460,15 @@ as $$
            (array_agg(coalesce(asset, id::text)))[:3]
     from judged where finding is not null group by finding
     union all
-    select 'object_unknown', count(*), 0, coalesce(sum(size), 0)::bigint, (array_agg(place))[:3] from stranger
+    select 'object_unknown', count(*), 0, storage_cleanup.total_size(sum(size)), (array_agg(place))[:3] from stranger
 $$;
 
 -- Bytes of orphans by the month (UTC) in which they were claimed: this one and the last.
 create or replace function storage_cleanup.orphan_bytes() returns table (this_month bigint, last_month bigint)
 language sql stable security definer set search_path = ''
 as $$
-    select coalesce(sum(bytes) filter (where claimed_at >= first), 0)::bigint,
-           coalesce(sum(bytes) filter (where claimed_at < first), 0)::bigint
+    select storage_cleanup.total_size(sum(bytes) filter (where claimed_at >= first)),
+           storage_cleanup.total_size(sum(bytes) filter (where claimed_at < first))
     from storage_cleanup.deletion, (select date_trunc('month', now(), 'UTC') as first) as month
     where state in ('claimed', 'file_deleted', 'done') and claimed_at >= first - interval '1 month'
 $$;
@@ -1213,9 +1492,23 @@ create or replace function storage_cleanup.triggers_off() returns setof text
 language sql stable security definer set search_path = ''
 as $$
     select wanted.name
-    from (values ('public.render_jobs', 'storage_cleanup_track_render'), ('public.user_assets', 'storage_cleanup_track_delete'),
-                 ('public.user_assets', 'storage_cleanup_track_update')) as wanted (of_table, name)
+    from (values ('public.render_jobs', 'storage_cleanup_track_render'), ('public.user_assets', 'storage_cleanup_track_unsave')) as wanted (of_table, name)
     where not exists (select from pg_trigger where tgrelid = of_table::regclass and tgname = wanted.name and tgenabled in ('O', 'A'))
+$$;
+
+-- Foreign keys that reference render_jobs and have no index: their whole table is read for every row that is deleted.
+create or replace function storage_cleanup.foreign_keys_without_index() returns table (foreign_key text)
+language sql stable security definer set search_path = ''
+as $$
+    select format('%s (%s)', conrelid::regclass, (
+               select string_agg(attname, ', ' order by place)
+               from unnest(conkey) with ordinality as part (number, place) join pg_attribute on attrelid = conrelid and attnum = number))
+    from pg_constraint
+    where contype = 'f' and confrelid = 'public.render_jobs'::regclass and conparentid = 0
+      and not exists (select from pg_index
+                      where indrelid = conrelid and indisvalid and indpred is null
+                        and (indkey::smallint[])[0:cardinality(conkey) - 1] @> conkey)
+    order by 1
 $$;
 
 -- Sessions that wait for a lock while they work with one of the two tables, and transactions on them older than five minutes.
@@ -1255,19 +1548,21 @@ grant execute on function
     storage_cleanup.start_run(uuid, text, boolean, jsonb, jsonb, uuid),
     storage_cleanup.due(uuid, boolean, interval, timestamptz, uuid, integer, boolean, uuid),
     storage_cleanup.park(uuid[], text[], interval),
-    storage_cleanup.claim(uuid, uuid[], text[], interval, boolean, uuid),
-    storage_cleanup.adopt(uuid, integer), storage_cleanup.settle(uuid, uuid[], text), storage_cleanup.give_back(uuid, uuid[]),
+    storage_cleanup.claim(uuid, uuid[], text[], interval, boolean, uuid, text[]),
+    storage_cleanup.adopt(uuid, integer), storage_cleanup.settle(uuid, uuid[], text),
+    storage_cleanup.give_back(uuid, uuid[]), storage_cleanup.give_back_abandoned(), storage_cleanup.left_alone(uuid),
     storage_cleanup.leftover_rows(uuid, uuid, integer), storage_cleanup.delete_rows(uuid, uuid[]),
     storage_cleanup.claim_fileless(uuid, uuid[], interval, boolean, uuid),
     storage_cleanup.remaining(interval), storage_cleanup.unfinished(), storage_cleanup.reconcile_if_due(), storage_cleanup.prune(interval),
-    storage_cleanup.finish_run(uuid, text, jsonb, bigint),
+    storage_cleanup.judge_saved(uuid), storage_cleanup.finish_run(uuid, text, jsonb, boolean),
     storage_cleanup.stored(), storage_cleanup.orphans(interval, interval), storage_cleanup.completed(timestamptz),
     storage_cleanup.assets(timestamptz), storage_cleanup.integrity(text[], text[], interval, interval),
-    storage_cleanup.orphan_bytes(), storage_cleanup.index_use(), storage_cleanup.triggers_off(), storage_cleanup.lock_trouble()
+    storage_cleanup.orphan_bytes(), storage_cleanup.index_use(), storage_cleanup.triggers_off(), storage_cleanup.foreign_keys_without_index(),
+    storage_cleanup.lock_trouble()
     to storage_cleanup_worker;
 
 -- What is there already, and what the triggers missed while they were away.
-select storage_cleanup.reconcile();
+select storage_cleanup.reconcile('epoch');
 select storage_cleanup.remember_usage();
 
 commit;

@@ -1,5 +1,6 @@
 -- Takes back everything that install.sql made, and leaves the application's tables as they were.
 -- Run it as the role that ran install.sql, after the schedule has been switched off. Ledger and history go with it.
+-- With psql: psql -v ON_ERROR_STOP=1 "$ADMIN_DATABASE_URL" -f database/uninstall.sql, so that an error is the last line.
 
 begin;
 set local lock_timeout = '10s';
@@ -9,6 +10,12 @@ do $$
 declare
     leftover record;
 begin
+    if exists (select from pg_namespace
+               where nspname = 'storage_cleanup' and not pg_has_role(current_user, nspowner, 'usage'))
+    then
+        raise exception '% may not remove Storage Cleanup: connect as the role that ran install.sql, on Supabase '
+            'postgres (ADMIN_DATABASE_URL, not DATABASE_URL)', current_user;
+    end if;
     for leftover in        -- triggers and indexes on the application's tables
         select format('drop trigger if exists %I on %s', tgname, tgrelid::regclass) as command
         from pg_trigger

@@ -23,6 +23,19 @@ from local.postgres import Database
 TWO_HOURS = timedelta(hours=2)
 
 
+def age_jobs(connection: psycopg.Connection[Any], jobs: Collection[UUID], age: timedelta) -> None:
+    """Pretend that jobs were made, and seen to complete, so long ago."""
+    with connection.transaction():
+        connection.execute(
+            "update public.render_jobs set created_at = now() - %s where id = any(%s)", (age, list(jobs))
+        )
+        connection.execute(
+            "update storage_cleanup.candidate set since = now() - %(age)s, completed_at = now() - %(age)s "
+            "where job_id = any(%(jobs)s)",
+            {"age": age, "jobs": list(jobs)},
+        )
+
+
 class Link(StrEnum):
     """How the application writes down where an output lies."""
 
@@ -100,13 +113,19 @@ class Application:
         user: UUID | None = None,
     ) -> UUID:
         """Add a row to ``render_jobs`` whose URL says whatever it is given."""
-        row = self._owner.execute(
-            "insert into render_jobs (user_id, status, output_url, created_at) "
-            "values (%s, %s, %s, now() - %s) returning id",
-            (user or uuid4(), status, output_url, age),
-        ).fetchone()
-        assert row
-        return UUID(str(row[0]))
+        with self._owner.transaction():
+            row = self._owner.execute(
+                "insert into render_jobs (user_id, status, output_url) values (%s, %s, %s) returning id",
+                (user or uuid4(), status, output_url),
+            ).fetchone()
+            assert row
+            job = UUID(str(row[0]))
+            self.age_jobs([job], age)
+        return job
+
+    def age_jobs(self, jobs: Collection[UUID], age: timedelta) -> None:
+        """Pretend that jobs completed so long ago."""
+        age_jobs(self._owner, jobs, age)
 
     def upload(self, bucket: str, name: str, content: bytes, *, age: timedelta = timedelta(0)) -> None:
         """Upload a file, and make it look as old as it should be."""
@@ -123,11 +142,10 @@ class Application:
             rows = superuser.execute(
                 """
                 with job as (
-                    insert into render_jobs (user_id, status, output_url, created_at)
+                    insert into render_jobs (user_id, status, output_url)
                     select u.id, 'completed',
                            format('%%s/storage/v1/object/sign/%%s/%%s/scene_%%s.png?token=t',
-                                  %(origin)s::text, %(bucket)s::text, u.id, n),
-                           now() - %(age)s
+                                  %(origin)s::text, %(bucket)s::text, u.id, n)
                     from (select gen_random_uuid() as id, n from generate_series(1, %(count)s) as n) as u
                     returning id, user_id, storage_cleanup.object_key(output_url) as key
                 ), file as (
@@ -140,6 +158,7 @@ class Application:
                 """,
                 {"origin": self._origin, "bucket": bucket, "age": age, "count": count},
             ).fetchall()
+            age_jobs(superuser, [job for job, _, _ in rows], age)
         return [Render(job, user, bucket, key.removeprefix(f"{bucket}/"), b"") for job, user, key in rows]
 
     def render_files(self, count: int, *, age: timedelta = TWO_HOURS, bucket: str = "images") -> list[Render]:

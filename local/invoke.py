@@ -11,7 +11,8 @@ a slash and _ for a hyphen, such as
     STORAGE_CLEANUP_BUCKETS=renders,clips
     STORAGE_CLEANUP_LIMITS__MAX_DELETIONS_PER_RUN=100
 
-temp/directories is a new and empty directory unless set.
+One that is set but empty, or that names no parameter, is an error. temp/directories is a new and empty directory
+unless set.
 
 The log goes to standard error, the answer to standard output. The exit code is 1 when the handler raised or the run
 failed, and 2 when there was nothing to invoke it with.
@@ -32,7 +33,8 @@ from local.aws import Aws
 from local.clock import PRODUCTION, Clock
 from local.functions import Functions, function_for
 from local.scenario import embedded
-from local.stack import own_directory, write_parameters
+from local.stack import own_directory, parameter_name, write_parameters
+from storage_cleanup.config.parameters import PARAMETERS
 from storage_cleanup.errors import StorageCleanupError
 
 PREFIX = "STORAGE_CLEANUP_"
@@ -54,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("event", type=Path, help="a JSON file, such as events/manual-dry-run.json")
     path = parser.parse_args(arguments).event
     try:
-        event = _read(path)
-        with _aws(os.environ) as aws:
+        event, parameters = _read(path), parameters_in(os.environ)
+        with _aws(os.environ, parameters) as aws:
             functions = Functions(aws, log=sys.stderr)
             Clock(aws, functions).deploy(PRODUCTION)
             return _invoke(functions, event)
@@ -65,12 +67,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parameters_in(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters that variables set, by their names as ``write_parameters`` takes them."""
-    return {
-        name.removeprefix(PREFIX).lower(): value
-        for name, value in environment.items()
-        if name.startswith(PREFIX) and value
-    }
+    """Return the parameters that variables set, by their names as ``write_parameters`` takes them.
+
+    Raises
+    ------
+    UsageError
+        A variable is empty, or names no parameter: whoever set it meant something, and nobody knows what.
+    """
+    given = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+    names = {name: name.removeprefix(PREFIX).lower() for name in given}
+    faults = [f"{name} is set, but empty: give it a value, or unset it" for name in given if not given[name].strip()]
+    faults += [
+        f"{name} names no parameter; each is {PREFIX} and its name in capitals, __ for a slash, _ for a hyphen"
+        for name in given
+        if parameter_name(names[name]) not in PARAMETERS
+    ]
+    if faults:
+        raise UsageError("; ".join(faults))
+    return {names[name]: value for name, value in given.items()}
 
 
 def _read(path: Path) -> Any:
@@ -81,9 +95,8 @@ def _read(path: Path) -> Any:
 
 
 @contextmanager
-def _aws(environment: Mapping[str, str]) -> Iterator[Aws]:
+def _aws(environment: Mapping[str, str], parameters: Mapping[str, str]) -> Iterator[Aws]:
     """Yield AWS with the parameters of the project that the variables name, or of an embedded one."""
-    parameters = parameters_in(environment)
     project = [environment.get(name) or None for name in PROJECT]
     if not any(project):
         print("Starting the embedded stack; people render and save ...", file=sys.stderr)

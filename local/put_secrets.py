@@ -5,6 +5,8 @@ Asks without echo; nothing shows on the screen, in the shell's history or in the
 
 import argparse
 import getpass
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -36,8 +38,13 @@ def main() -> None:
     parser.add_argument("stage", help="such as testing or production")
     parser.add_argument("--key", help="customer managed KMS key, the same as the stack's SecretsKeyArn")
     arguments = parser.parse_args()
+    region = (
+        os.environ.get("AWS_REGION") or boto3.session.Session().region_name
+    )  # boto3 itself reads the other variable
+    if not region:
+        sys.exit("There is no AWS region: set AWS_REGION to the region of the Supabase project")
     print("An empty answer keeps the value that is there.")
-    for path in put_secrets(boto3.client("ssm"), arguments.stage, arguments.key, getpass.getpass):
+    for path in put_secrets(boto3.client("ssm", region_name=region), arguments.stage, arguments.key, getpass.getpass):
         print(f"put {path}")
 
 

@@ -99,6 +99,11 @@ class Stack:
         write_parameters(self.aws, self.storage_url, self.keys.service_role, database_url, overrides)
 
 
+def parameter_name(name: str) -> str:
+    """Return the name of a parameter that is written as Python has it."""
+    return name.replace("__", "/").replace("_", "-")
+
+
 def write_parameters(
     aws: Aws, storage_url: str, service_role_key: str, database_url: str, overrides: Mapping[str, str]
 ) -> None:
@@ -112,7 +117,7 @@ def write_parameters(
         "supabase/url": storage_url,
         "supabase/service-role-key": service_role_key,
         "database/url": database_url,
-        **{name.replace("__", "/").replace("_", "-"): value for name, value in overrides.items()},
+        **{parameter_name(name): value for name, value in overrides.items()},
     }
     aws.put_parameters(PARAMETER_PATH, values, SECRETS)
 

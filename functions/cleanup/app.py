@@ -58,7 +58,10 @@ def _clean(request: CleanupRequest, context: LambdaContext) -> RunResult:
     record_schedule(repair_rule(os.environ.get("RULE_NAME"), Interval(settings.active.interval_minutes)))
     watch = Watch(context.get_remaining_time_in_millis, parameters.enabled)
     key, url = settings.service_role_key.get_secret_value(), settings.database_url.get_secret_value()
-    with Database(url) as database, ObjectStore(settings.supabase_url, key, give_up=watch.stop_reason) as store:
+    with (
+        Database(url, watch.seconds_for) as database,
+        ObjectStore(settings.supabase_url, key, give_up=watch.stop_reason, seconds_for=watch.seconds_for) as store,
+    ):
         return run_cycle(settings, options, database=database, store=store, watch=watch, keep_history=_KEEP_HISTORY)
 
 

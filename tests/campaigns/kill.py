@@ -32,6 +32,7 @@ import psycopg
 from httpx._transports import default
 from psycopg import errors as pg
 
+from local.application import TWO_HOURS, age_jobs
 from local.functions import Context, load_function
 from local.postgres import Database
 from storage_cleanup.cleanup.phases import render_jobs, storage_files
@@ -261,10 +262,10 @@ class _Scene:
 
     def add_job(self, name: str, url: str | None) -> None:
         self.connection.execute(
-            "insert into render_jobs (id, user_id, status, output_url, created_at) "
-            "values (%s, gen_random_uuid(), 'completed', %s, now() - interval '2 hours')",
+            "insert into render_jobs (id, user_id, status, output_url) values (%s, gen_random_uuid(), 'completed', %s)",
             (job_id(name), url),
         )
+        age_jobs(self.connection, [job_id(name)], TWO_HOURS)
 
     def save(self, name: str, spelling: Callable[[str], str] = str) -> None:
         save(self.connection, name, spelling)

@@ -107,16 +107,16 @@ class Model:
         """Return this moment, or the one so many minutes later."""
         return self.now + later, self.order
 
-    def cycle(self, parameters: Parameters) -> tuple[int, int]:
-        """Play a cycle; return how many files and how many rows it deletes."""
+    def cycle(self, parameters: Parameters) -> tuple[int, int, int]:
+        """Play a cycle; return how many files it deletes and finds missing, and how many rows it deletes."""
         if not parameters.enabled or parameters.dry_run:
-            return 0, 0
-        files = self._remove_files(parameters) if parameters.files else 0
+            return 0, 0, 0
+        files, missing = self._remove_files(parameters) if parameters.files else (0, 0)
         rows = self._delete_rows(parameters, parameters.limit - files) if parameters.rows else 0
-        return files, rows
+        return files, missing, rows
 
-    def _remove_files(self, parameters: Parameters) -> int:
-        removed = page = 0
+    def _remove_files(self, parameters: Parameters) -> tuple[int, int]:
+        removed = missing = page = 0
         for job in self._due(parameters, url=True):
             if not page:  # what is kept for now in one page is kept at one moment
                 page, self.order = parameters.limit - removed, self.order + 1
@@ -129,8 +129,9 @@ class Model:
                 job.since = self.moment(_QUIET_MINUTES - parameters.max_age)
             else:
                 removed += job.touched is not None
+                missing += job.touched is None
                 job.going, job.touched, job.since = True, None, None
-        return removed
+        return removed, missing
 
     def _delete_rows(self, parameters: Parameters, budget: int) -> int:
         for job in self._due(parameters, url=False):
@@ -189,8 +190,8 @@ class World:
 _DATES = {
     "public.render_jobs": ["created_at"],
     "storage.objects": ["created_at", "updated_at"],
-    "storage_cleanup.candidate": ["since"],
-    "storage_cleanup.deletion": ["claimed_at", "attempted_at", "updated_at"],
+    "storage_cleanup.candidate": ["since", "completed_at"],
+    "storage_cleanup.deletion": ["completed_at", "claimed_at", "attempted_at", "updated_at"],
     "storage_cleanup.run": ["started_at", "heartbeat_at", "finished_at"],
 }
 
@@ -265,7 +266,8 @@ class Play(RuleBasedStateMachine):
                     "update render_jobs set status = 'completed', output_url = %s where id = %s",
                     (link, job.render.job_id),
                 )
-            job.completed, job.url, job.touched, job.since = True, True, self.model.now, job.created
+            self.model.order += 1
+            job.completed, job.url, job.touched, job.since = True, True, self.model.now, self.model.moment()
 
     @rule(which=_WHICH)
     def upload_again(self, which: int) -> None:
@@ -359,15 +361,16 @@ class Play(RuleBasedStateMachine):
         """Run a cycle, and hold the project and the answer against the model."""
         project: Project = _Project(self.world)
         result = cycle(project, **self.parameters.as_overrides())  # type: ignore[arg-type]  # parameters by name
-        files, rows = self.model.cycle(self.parameters)
+        expected = self.model.cycle(self.parameters)
         self.world.figures["cycles"] += 1
-        self.world.figures["deleted"] += files
+        self.world.figures["deleted"] += expected[0]
         if self.parameters.enabled:
             assert result.status in (Status.SUCCEEDED, Status.PARTIAL), result
-        deleted = [
-            result.phases.get(phase, PhaseResult()).deleted for phase in (Phase.STORAGE_FILES, Phase.RENDER_JOBS)
-        ]
-        assert deleted == [files, rows], (deleted, [files, rows])
+        files, rows = (result.phases.get(phase, PhaseResult()) for phase in (Phase.STORAGE_FILES, Phase.RENDER_JOBS))
+        missing = 0 if result.dry_run else files.already_missing
+        assert (files.deleted, missing, rows.deleted) == expected, (result, expected)
+        if not result.dry_run:
+            assert (files.planned, rows.planned) == (files.deleted + missing, rows.deleted), result
         self.agree()
 
     def agree(self) -> None:

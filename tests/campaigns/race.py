@@ -27,6 +27,7 @@ from psycopg import IsolationLevel
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
+from local.application import TWO_HOURS, age_jobs
 from local.postgres import ROOT, Database
 from storage_cleanup.model.vocabulary import Phase, Status
 from tests.campaigns.ground import Ground, Project, prepared_ground, quiet
@@ -290,8 +291,8 @@ class Saver:
 
     def _add_jobs(self, jobs: list[Job]) -> None:
         self._backend.execute(
-            "insert into render_jobs (id, user_id, status, prompt, output_url, created_at) "
-            "select id, %s, 'completed', jsonb_build_object('file', file), %s || file, now() - interval '2 hours' "
+            "insert into render_jobs (id, user_id, status, prompt, output_url) "
+            "select id, %s, 'completed', jsonb_build_object('file', file), %s || file "
             "from unnest(%s::uuid[], %s::text[]) as job (id, file)",
             (
                 self._me,
@@ -300,6 +301,7 @@ class Saver:
                 [job.file for job in jobs],
             ),
         )
+        age_jobs(self._backend, [job.id for job in jobs], TWO_HOURS)
 
     def _nap(self, longest: float = 0.02) -> None:
         """Do nothing for a while, every other time."""

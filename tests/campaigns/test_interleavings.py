@@ -9,6 +9,7 @@ import pytest
 from psycopg import IsolationLevel
 from psycopg import errors as pg
 
+from local.application import TWO_HOURS, age_jobs
 from local.postgres import Database
 
 KEY = "images/a.png"
@@ -36,10 +37,11 @@ def add_job(connection: Connection) -> UUID:
     """Add an old job whose output is the one file."""
     job = uuid4()
     connection.execute(
-        "insert into render_jobs (id, user_id, status, output_url, created_at) "
-        "values (%s, gen_random_uuid(), 'completed', '/storage/v1/object/public/' || %s, now() - interval '2 hours')",
+        "insert into render_jobs (id, user_id, status, output_url) "
+        "values (%s, gen_random_uuid(), 'completed', '/storage/v1/object/public/' || %s)",
         (job, KEY),
     )
+    age_jobs(connection, [job], TWO_HOURS)
     return job
 
 

@@ -32,12 +32,12 @@ class Server:
 
     client: httpx.Client
     keys: dict[str, str | None]
+    apikey: str | None = None
+    """What the gateway of a hosted project wants in a header of its own, beside the key that Storage looks at."""
 
     def send(self, step: dict[str, Any]) -> httpx.Response:
         headers = dict(step.get("headers", {}))
-        key = self.keys[step["key"]]
-        if key is not None:
-            headers["Authorization"] = f"Bearer {key}"
+        headers |= self.identify(step["key"])
         if "json" in step:
             headers["Content-Type"] = "application/json"
             content = json.dumps(expand(step["json"])).encode()
@@ -45,8 +45,15 @@ class Server:
             content = step.get("body", "").encode()
         return self.client.request(step["method"], step["path"], headers=headers, content=content)
 
+    def identify(self, name: str) -> dict[str, str]:
+        """Return the headers of a key. Without one there is no ``apikey`` either: a gateway would accept it alone."""
+        key = self.keys[name]
+        if key is None:
+            return {}
+        return {"Authorization": f"Bearer {key}"} | ({"apikey": self.apikey} if self.apikey else {})
+
     def remove_buckets(self) -> None:
-        headers = {"Authorization": f"Bearer {self.keys['service']}"}
+        headers = self.identify("service")
         for bucket in BUCKETS:
             while rows := self._list(bucket, headers):
                 names = [row["name"] for row in rows]
@@ -70,9 +77,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def real_server() -> Iterator[Server]:
     service_key = os.environ["SUPABASE_SERVICE_ROLE_KEY"]
     with httpx.Client(base_url=f"{os.environ['SUPABASE_URL'].rstrip('/')}/storage/v1", timeout=60) as client:
-        # The gateway of a hosted project wants the key in a header of its own, too.
-        client.headers["apikey"] = service_key
-        server = Server(client, key_ring(os.environ.get("SUPABASE_JWT_SECRET"), service_key))
+        server = Server(client, key_ring(os.environ.get("SUPABASE_JWT_SECRET"), service_key), apikey=service_key)
         server.remove_buckets()
         yield server
         server.remove_buckets()
@@ -117,6 +122,19 @@ def test_answers_as_recorded(server: Server, step: dict[str, Any]) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (expected["status"], expected["content_type"])
     actual = answer.json() if "json" in expected["content_type"] else {"<not json>": answer.text}
     assert_matches(actual, expected["json"])
+
+
+def test_no_key_means_none() -> None:
+    """A gateway turns an ``apikey`` into an authorization: a step without a key once took a file."""
+
+    def seen(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=dict(request.headers))
+
+    with httpx.Client(base_url="https://a", transport=httpx.MockTransport(seen)) as client:
+        server = Server(client, {"none": None, "service": "secret"}, apikey="secret")
+        headers = {key: server.send({"key": key, "method": "GET", "path": "/"}).json() for key in server.keys}
+    assert not {"apikey", "authorization"} & headers["none"].keys()
+    assert (headers["service"]["apikey"], headers["service"]["authorization"]) == ("secret", "Bearer secret")
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,8 @@ class Reader:
             assert re.search(rf"^  {name}:$", head, re.MULTILINE), f"template.yaml has no parameter {name}"
 
     def _psql(self, words: list[str]) -> None:
-        address, option, file = words
-        assert (address, option) == ("$DATABASE_URL", "-f")
+        assert words[:-1] == ["-v", "ON_ERROR_STOP=1", "$ADMIN_DATABASE_URL", "-f"]
+        file = words[-1]
         with self._servers.database.connect() as owner:
             owner.execute((ROOT / file).read_bytes())
 

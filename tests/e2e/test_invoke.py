@@ -106,10 +106,21 @@ def test_parameters_are_set_by_variables(application: Application, elsewhere: In
 
 def test_a_misspelt_parameter_is_an_error_that_names_it(elsewhere: Invoke) -> None:
     run = elsewhere("events/manual-cleanup.json", STORAGE_CLEANUP_PROFIL="testing")
-    assert run.returncode == 1
-    answer = answer_of(run)
-    assert answer["errorType"] == "ConfigurationError"
-    assert "'profil' is no parameter; did you mean profile?" in answer["errorMessage"]
+    assert run.returncode == 2
+    assert run.stderr.startswith("STORAGE_CLEANUP_PROFIL names no parameter")
+    assert run.stdout == ""
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_a_variable_that_is_set_but_empty_is_an_error_that_names_it(
+    application: Application, elsewhere: Invoke, value: str
+) -> None:
+    """Whoever wrote ``STORAGE_CLEANUP_DRY_RUN=$UNSET`` wanted anything but to delete for good."""
+    application.render()
+    run = elsewhere("events/manual-cleanup.json", STORAGE_CLEANUP_DRY_RUN=value)
+    assert run.returncode == 2
+    assert run.stderr == "STORAGE_CLEANUP_DRY_RUN is set, but empty: give it a value, or unset it\n"
+    assert len(application.files()) == 1
 
 
 def test_nothing_is_installed_and_the_file_to_run_is_named(servers: Servers, elsewhere: Invoke) -> None:
@@ -155,5 +166,5 @@ def test_an_event_that_cannot_be_read_is_refused(tmp_path: Path, content: str | 
 
 
 def test_names_of_variables_become_names_of_parameters() -> None:
-    variables = {"STORAGE_CLEANUP_TESTING__MAX_AGE_MINUTES": "5", "STORAGE_CLEANUP_DRY_RUN": "", "PATH": "/bin"}
+    variables = {"STORAGE_CLEANUP_TESTING__MAX_AGE_MINUTES": "5", "PATH": "/bin"}
     assert parameters_in(variables) == {"testing__max_age_minutes": "5"}

@@ -43,7 +43,7 @@ def translated() -> Template:
     """Translate the template to what CloudFormation gets to see; SAM's translator lives in a venv of its own."""
     python = ROOT / ".venv-sam/bin/python"
     if not python.exists():
-        pytest.skip("SAM's translator isn't installed: make tools")
+        pytest.skip("SAM's translator isn't installed: make .venv-sam/.ready")
     command: list[str | Path] = [python, ROOT / "tests/infrastructure/translate.py", ROOT / "template.yaml", REGION]
     template: Template = json.loads(subprocess.run(command, check=True, capture_output=True, cwd="/").stdout)
     return template

@@ -12,6 +12,7 @@ import pytest
 from moto import mock_aws
 from moto.awslambda.models import LambdaFunction
 
+from local.runtime_emulator import ROOT
 from tests.infrastructure.conftest import STACK, Stack
 
 Answer = dict[str, Any]
@@ -77,6 +78,25 @@ def drain(stack: Stack) -> Iterator[Callable[[object], dict[str, Any]]]:
 
     with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
         yield execute
+
+
+def names_and_targets(machine: Any) -> Iterator[tuple[set[str], set[str]]]:
+    """Yield, for a machine and those inside it, which states there are and which ones something leads to."""
+    targets = {machine["StartAt"]}
+    for state in machine["States"].values():
+        for step in (state, *state.get("Choices", []), *state.get("Catch", [])):
+            targets |= {step[key] for key in ("Next", "Default") if key in step}
+        if inner := state.get("ItemProcessor"):
+            yield from names_and_targets(inner)
+    yield set(machine["States"]), targets
+
+
+def test_every_transition_leads_to_a_state_and_every_state_is_reached() -> None:
+    definition = json.loads((ROOT / "functions/backlog_drain.asl.json").read_text())
+    found = list(names_and_targets(definition))
+    assert len(found) == 2
+    for names, targets in found:
+        assert names == targets
 
 
 def workers(number: int, cycles: int = 5, max_deletions: int = 100) -> dict[str, Any]:

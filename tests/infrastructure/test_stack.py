@@ -104,7 +104,7 @@ def test_patterns_of_the_rules(stack: Stack) -> None:
 
 def test_a_stale_cycle_is_not_repeated(translated: Template) -> None:
     resources = translated["Resources"]
-    target = resources["ScheduleRule"]["Properties"]["Targets"][0]
+    target = resources["CleanupFunctionSchedule"]["Properties"]["Targets"][0]
     assert target["RetryPolicy"] == {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
     for each in resources.values():
         if each["Type"] == "AWS::Lambda::EventInvokeConfig":
@@ -124,7 +124,7 @@ def test_the_schedule_follows_the_profile_there_and_back(stack: Stack, sync: Syn
     sync()
     assert stack.rate() == "rate(1 hour)"
     (target,) = boto3.client("events").list_targets_by_rule(Rule=RULE)["Targets"]
-    assert target["Id"] == "cleanup"
+    assert target["Arn"].endswith(f":function:{STACK}-cleanup")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_an_update_of_the_rule_is_repaired(stack: Stack, sync: Sync) -> None:
     stack.put("profile", "testing")
     sync()
     changed = deepcopy(stack.template)
-    changed["Resources"]["ScheduleRule"]["Properties"]["Description"] = "Another one."
+    changed["Resources"]["CleanupFunctionSchedule"]["Properties"]["Description"] = "Another one."
     stack.update(changed)
     assert stack.rate() == "rate(1 hour)"
     assert sync()["changed"]
@@ -204,7 +204,7 @@ def test_definitions_of_parameters_are_frozen(translated: Template) -> None:
 def test_initial_values_are_literals(translated: Template) -> None:
     """A value that hangs on a stack parameter would be put again when somebody deploys with another."""
     assert all(isinstance(each["Properties"]["Value"], str) for each in _parameters(translated).values())
-    assert isinstance(translated["Resources"]["ScheduleRule"]["Properties"]["ScheduleExpression"], str)
+    assert isinstance(translated["Resources"]["CleanupFunctionSchedule"]["Properties"]["ScheduleExpression"], str)
     assert "tags" not in (ROOT / "samconfig.toml").read_text().split("version", 1)[1]
 
 

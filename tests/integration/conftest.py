@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import pytest
 
 from local.application import Application
-from local.functions import Context, load_function
+from local.functions import RULE, Context, load_function
 from local.stack import PARAMETER_PATH
 from tests.conftest import Servers
 
@@ -17,6 +19,12 @@ class Cleanup(Protocol):
     """Invokes the cleanup function with a manual event, or the event given."""
 
     def __call__(self, event: object = None, *, seconds: float = 900, **fields: object) -> dict[str, Any]: ...
+
+
+class Health(Protocol):
+    """Invokes the health function."""
+
+    def __call__(self, event: object = None) -> dict[str, Any]: ...
 
 
 @pytest.fixture
@@ -57,5 +65,32 @@ def cleanup(configure: Callable[..., None]) -> Cleanup:
             assert account["examined"] == account["planned"] + account["kept"]
             assert all(account[part] == sum(by.values()) for part, by in account["reasons"].items())
         return dict(answer)
+
+    return invoke
+
+
+@cache
+def loaded() -> ModuleType:
+    """Return health's module, warm after its first invocation as on Lambda."""
+    return load_function("health")
+
+
+@pytest.fixture
+def health(
+    configure: Callable[..., None],
+    servers: Servers,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Health:
+    """Return the real handler, with the rule that the parameters ask for."""
+    configure()
+    servers.aws.put_rule(RULE, 60)
+    monkeypatch.setenv("RULE_NAME", RULE)
+
+    def invoke(event: object = None) -> dict[str, Any]:
+        answer = loaded().lambda_handler(
+            {"action": "health"} if event is None else event, Context(300, function_name="health")
+        )
+        return dict(json.loads(json.dumps(answer)))
 
     return invoke

@@ -59,11 +59,12 @@ def cycle(
     end = time.monotonic() + seconds
     watch = Watch(lambda: max(0, int((end - time.monotonic()) * 1000)), lambda: True)
     with (
-        Database(database_url or settings.database_url.get_secret_value()) as database,
+        Database(database_url or settings.database_url.get_secret_value(), watch.seconds_for) as database,
         ObjectStore(
             settings.supabase_url,
             key or settings.service_role_key.get_secret_value(),
             give_up=watch.stop_reason,
+            seconds_for=watch.seconds_for,
         ) as store,
     ):
         options = resolve(CleanupRequest(Trigger.MANUAL), settings)

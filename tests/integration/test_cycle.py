@@ -1,8 +1,11 @@
 """One cycle, end to end: exactly the orphans go."""
 
+from dataclasses import replace
 from datetime import timedelta
 
-from local.application import Application, Link
+import pytest
+
+from local.application import TWO_HOURS, Application, Link
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
 
@@ -118,8 +121,7 @@ def test_two_orphans_that_share_a_file_make_one_deleted_file(application: Applic
     first = application.render()
     application.add_job(output_url=application.link(first.bucket, first.name, Link.PUBLIC))
     answer = cleanup()
-    assert answer["phases"]["storage_files"]["deleted"] == 1
-    assert answer["phases"]["storage_files"]["already_missing"] == 1
+    assert answer["phases"]["storage_files"]["planned"] == answer["phases"]["storage_files"]["deleted"] == 1
     assert answer["phases"]["render_jobs"]["deleted"] == 2
 
 
@@ -198,6 +200,153 @@ def test_a_job_that_is_rendered_again_keeps_its_row_and_its_new_file(
     assert application.jobs() == {render.job_id}
     assert application.files() == {("images", "anew.png")}
     application.save(render)
+
+
+def test_the_ledger_has_the_row_as_it_was(application: Application, cleanup: Cleanup, servers: Servers) -> None:
+    render, fileless = application.render(), application.add_job(output_url=None)
+    with servers.database.connect() as owner:
+        before = dict(owner.execute("select id, to_jsonb(job.*) from render_jobs as job").fetchall())
+        cleanup()
+        ledger = dict(owner.execute("select job_id, job from storage_cleanup.deletion").fetchall())
+    assert set(ledger) == {render.job_id, fileless}
+    assert ledger == before
+
+
+def test_a_job_that_completes_again_after_its_claim_keeps_its_row(
+    application: Application, cleanup: Cleanup, servers: Servers
+) -> None:
+    """Under the same URL, and its new file is not there yet."""
+    render = application.render()
+    with servers.database.connect() as owner:
+        owner.execute("create table favourites (job uuid references render_jobs)")
+        owner.execute("insert into favourites values (%s)", (render.job_id,))
+        cleanup()
+        for status in ("running", "completed"):
+            owner.execute("update render_jobs set status = %s where id = %s", (status, render.job_id))
+        owner.execute("drop table favourites")
+    answer = cleanup()
+    assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"rendered_again": 1}
+    assert application.jobs() == {render.job_id}
+
+
+# -- age counts from the moment that a job was seen to complete --------------------------------------------------------
+
+STATUS, URL = "status = 'completed'", "output_url = '/object/public/images/a.png'"
+
+
+@pytest.mark.parametrize("steps", [[STATUS], [STATUS, URL], [URL, STATUS], [f"{STATUS}, {URL}"]], ids=", then ".join)
+def test_a_job_that_has_just_completed_is_young_however_old_its_row_is(
+    application: Application, cleanup: Cleanup, servers: Servers, steps: list[str]
+) -> None:
+    job = application.add_job(output_url=None, status="running", age=timedelta(days=1))
+    with servers.database.connect() as owner:
+        for step in steps:
+            owner.execute(f"update render_jobs set {step}".encode())
+            cleanup()
+    assert application.jobs() == {job}
+    application.age_jobs([job], TWO_HOURS)
+    cleanup()
+    assert application.jobs() == set()
+
+
+@pytest.mark.parametrize("changes", [["status = 'running'", STATUS], [URL]], ids=["status", "URL"])
+def test_a_status_or_url_that_changes_makes_a_job_young_again(
+    application: Application, cleanup: Cleanup, servers: Servers, changes: list[str]
+) -> None:
+    job = application.add_job(output_url="/object/public/images/before.png")
+    with servers.database.connect() as owner:
+        for change in changes:
+            owner.execute(f"update render_jobs set {change}".encode())
+    cleanup()
+    assert application.jobs() == {job}
+
+
+def test_other_changes_leave_a_job_as_old_as_it_is(
+    application: Application, cleanup: Cleanup, servers: Servers
+) -> None:
+    application.add_job(output_url="/object/public/images/a.png")
+    with servers.database.connect() as owner:
+        owner.execute("update render_jobs set progress = 100, status = status, output_url = output_url")
+    cleanup()
+    assert application.jobs() == set()
+
+
+def test_a_claim_asks_for_the_moment_itself(application: Application, cleanup: Cleanup, servers: Servers) -> None:
+    """Whatever else has made a candidate due: a scope that has changed, or a plan of before."""
+    job = application.add_job(output_url=None, age=timedelta(minutes=59))
+    with servers.database.connect() as owner:
+        owner.execute("update storage_cleanup.candidate set since = since - interval '1 day'")
+    answer = cleanup()
+    assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"job_too_young": 1}
+    with servers.database.connect() as owner:
+        owner.execute("update storage_cleanup.run set scope = '{}'")
+    cleanup()
+    assert application.jobs() == {job}
+
+
+def test_a_shared_file_waits_for_the_youngest_of_its_jobs(application: Application, cleanup: Cleanup) -> None:
+    render = application.render()
+    young = application.add_job(
+        output_url=application.link(render.bucket, render.name, Link.PUBLIC), age=timedelta(minutes=1)
+    )
+    cleanup()
+    assert application.jobs() == {render.job_id, young}
+    assert application.download(render) == render.content
+
+
+def test_a_young_job_that_was_saved_for_a_moment_keeps_its_moment(
+    application: Application, cleanup: Cleanup, servers: Servers
+) -> None:
+    old = application.render()
+    with servers.database.connect() as owner:
+        job = application.add_job(output_url=None, status="running", age=timedelta(days=1))
+        link = application.link(old.bucket, old.name, Link.PUBLIC)
+        owner.execute("update render_jobs set status = 'completed', output_url = %s where id = %s", (link, job))
+    asset = application.save(replace(old, job_id=job))
+    cleanup()
+    application.unsave(asset)
+    with servers.database.connect() as owner:
+        owner.execute("update storage_cleanup.candidate set since = completed_at")
+    cleanup()
+    assert application.jobs() == {old.job_id, job}
+
+
+def test_what_the_triggers_missed_is_as_old_as_its_discovery(
+    application: Application, cleanup: Cleanup, servers: Servers
+) -> None:
+    with servers.database.connect() as owner:
+        owner.execute("alter table render_jobs disable trigger storage_cleanup_track_render")
+        job = application.add_job(output_url=None)
+        owner.execute("update storage_cleanup.reconciliation set last_at = now() - interval '2 days'")
+        cleanup()
+        cleanup()
+        assert application.jobs() == {job}
+        application.age_jobs([job], TWO_HOURS)
+    cleanup()
+    assert application.jobs() == set()
+
+
+# -- tables of others that reference render_jobs -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("constraint", ["on delete set null", "on delete cascade", "on delete set null deferrable"])
+def test_what_references_a_row_is_changed_with_settings_of_the_server(
+    application: Application, cleanup: Cleanup, servers: Servers, constraint: str
+) -> None:
+    """The foreign key's statement is planned where the rows are deleted, and the plan is kept for the session."""
+    renders = application.render_many(3)
+    with servers.database.connect() as owner:
+        owner.execute(f"create table notes (job uuid references render_jobs {constraint})".encode())
+        owner.execute("create table seen (enable_seqscan text, jit text)")
+        owner.execute(
+            "create function look() returns trigger language plpgsql as $$ begin "
+            "insert into public.seen values (current_setting('enable_seqscan'), current_setting('jit')); "
+            "return old; end $$"
+        )
+        owner.execute("create trigger look after update or delete on notes for each row execute function look()")
+        owner.execute("insert into notes select id from render_jobs")
+        assert cleanup()["phases"]["render_jobs"]["deleted"] == len(renders)
+        assert owner.execute("select * from seen").fetchall() == [("on", "off")] * len(renders)
 
 
 def test_finished_history_is_forgotten_after_its_time(

@@ -17,7 +17,7 @@ from tests.conftest import Servers
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What a worker of the state machine in template.yaml does.
+# What a worker of functions/backlog_drain.asl.json does.
 WORKER = """
 import json, sys
 from local.functions import Context, load_function

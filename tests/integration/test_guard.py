@@ -13,6 +13,7 @@ from psycopg import errors as pg
 
 from local.application import Application, Link, Render
 from tests.conftest import Servers
+from tests.integration.conftest import Cleanup
 
 HOUR = timedelta(hours=1)
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -266,9 +267,7 @@ def test_a_saved_job_cannot_be_moved_to_a_file_that_is_claimed(
 
 
 def give_back(sweeper: Connection, render: Render, run: UUID) -> int:
-    row = sweeper.execute("select storage_cleanup.give_back(%s, %s)", (run, [render.job_id])).fetchone()
-    assert row
-    return int(row[0])
+    return len(sweeper.execute("select storage_cleanup.give_back(%s, %s)", (run, [render.job_id])).fetchall())
 
 
 def test_a_claim_that_is_given_back_can_be_saved_again(application: Application, sweeper: Connection) -> None:
@@ -324,3 +323,41 @@ def test_without_its_guard_nothing_is_claimed(
         owner.execute(sabotage)
     with pytest.raises(pg.ObjectNotInPrerequisiteState, match=r"install\.sql"):
         claim(sweeper, render)
+
+
+@pytest.mark.parametrize("age", ["-1 day", "0", "59 seconds", None])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "claim(gen_random_uuid(), '{}', '{}', %s, false, null)",
+        "claim_fileless(gen_random_uuid(), '{}', %s, false, null)",
+        "due(gen_random_uuid(), true, %s, '-infinity', gen_random_uuid(), 1, false, null)",
+        "due(gen_random_uuid(), true, %s, '-infinity', gen_random_uuid(), 1, false, gen_random_uuid())",
+    ],
+    ids=lambda call: call.partition("(")[0],
+)
+@pytest.mark.parametrize("role", ["storage_cleanup_worker", "postgres"])
+def test_nobody_can_ask_for_less_than_a_minute(servers: Servers, role: str, call: str, age: str | None) -> None:
+    with servers.database.connect(role) as caller, pytest.raises(pg.InvalidParameterValue, match="max_age"):
+        caller.execute(f"select * from storage_cleanup.{call}".encode(), (age,))
+
+
+def test_the_database_counts_the_reference_set_itself(
+    application: Application, sweeper: Connection, cleanup: Cleanup
+) -> None:
+    """A run that isn't found good leaves what the next is judged by as it was, whether it ends or dies."""
+    renders = application.render_many(4)
+    application.save_many(renders[:3])
+    cleanup()
+    application.save(renders[0])
+
+    def judged(run: UUID) -> tuple[Any, ...] | None:
+        sweeper.execute("select storage_cleanup.start_run(%s, 'manual', false, '{}', '{}', null)", (run,))
+        return sweeper.execute("select saved, before from storage_cleanup.judge_saved(%s)", (run,)).fetchone()
+
+    first, second, third = uuid4(), uuid4(), uuid4()
+    assert judged(first) == (4, 3)
+    assert judged(second) == (4, 3)
+    sweeper.execute("select storage_cleanup.finish_run(%s, 'failed', '{}', false)", (first,))
+    sweeper.execute("select storage_cleanup.finish_run(%s, 'succeeded', '{}', true)", (second,))
+    assert judged(third) == (4, 4)

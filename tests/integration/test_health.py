@@ -3,29 +3,21 @@
 import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from functools import cache
 from threading import Thread
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import boto3
 import pytest
 from psycopg import errors as pg
 
-from local.application import Application
-from local.functions import RULE, Context, load_function
+from local.application import Application, age_jobs
+from local.functions import RULE
 from storage_cleanup.errors import RequestError
 from tests.conftest import Servers
-from tests.integration.conftest import Cleanup
+from tests.integration.conftest import Cleanup, Health
 
 WORKER = "storage_cleanup_worker"
 SCHEDULED = {"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}
-
-
-class Health(Protocol):
-    """Invokes the health function."""
-
-    def __call__(self, event: object = None) -> dict[str, Any]: ...
 
 
 @pytest.fixture
@@ -36,33 +28,6 @@ def configure(configure: Callable[..., None], servers: Servers) -> Callable[...,
         configure(**{"database__url": servers.database.url(WORKER), **overrides})
 
     return put
-
-
-@cache
-def loaded() -> ModuleType:
-    """Return the function's module, warm after its first invocation as on Lambda."""
-    return load_function("health")
-
-
-@pytest.fixture
-def health(
-    configure: Callable[..., None],
-    servers: Servers,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Health:
-    """Return the real handler, with the rule that the parameters ask for."""
-    configure()
-    servers.aws.put_rule(RULE, 60)
-    monkeypatch.setenv("RULE_NAME", RULE)
-
-    def invoke(event: object = None) -> dict[str, Any]:
-        answer = loaded().lambda_handler(
-            {"action": "health"} if event is None else event, Context(300, function_name="health")
-        )
-        return dict(json.loads(json.dumps(answer)))
-
-    return invoke
 
 
 @pytest.fixture
@@ -191,11 +156,13 @@ def _lose_row_file(servers: Servers, application: Application) -> None:
 
 def _add_orphans(servers: Servers, count: int) -> None:
     """Jobs without a file: they are orphans, and nothing else."""
-    sql(
-        servers,
-        "insert into render_jobs (user_id, status, created_at) "
-        f"select gen_random_uuid(), 'completed', now() - interval '1 day' from generate_series(1, {count})",
-    )
+    with servers.database.connect() as owner:
+        jobs = owner.execute(
+            "insert into render_jobs (user_id, status) "
+            "select gen_random_uuid(), 'completed' from generate_series(1, %s) returning id",
+            (count,),
+        ).fetchall()
+        age_jobs(owner, [job for (job,) in jobs], timedelta(days=1))
 
 
 def _rename_last_scope(servers: Servers, application: Application) -> None:
@@ -338,6 +305,12 @@ CASES: list[Case] = [
         "run database/install.sql as postgres",
     ),
     (
+        "foreign_keys",
+        lambda s, a: sql(s, "create table notes (id int, job uuid references render_jobs on delete set null)"),
+        "warning",
+        "Deleting jobs scans every row of what references them: add an index on notes (job)",
+    ),
+    (
         "privileges",
         lambda s, a: sql(s, f"revoke execute on function storage_cleanup.adopt(uuid, integer) from {WORKER}"),
         "critical",
@@ -367,6 +340,21 @@ PARAMETERS = [
     ({"dry_run": "true"}, "dry-run is true"),
     ({"phases__render_jobs": "false"}, "phases/render-jobs is false"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("index", "status"),
+    [("(job)", "ok"), ("(job, id)", "ok"), ("(id, job)", "warning"), ("(job) where id > 1", "warning")],
+)
+def test_an_index_serves_a_foreign_key_that_it_begins_with(
+    sound: Application, health: Health, servers: Servers, index: str, status: str
+) -> None:
+    sql(
+        servers,
+        "create table notes (id int, job uuid references render_jobs on delete set null)",
+        f"create index on notes {index}",
+    )
+    assert health()["checks"]["foreign_keys"]["status"] == status
 
 
 @pytest.mark.parametrize(("parameters", "words"), PARAMETERS)

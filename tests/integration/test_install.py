@@ -126,6 +126,24 @@ def test_both_scripts_run_through_psql(project: Database) -> None:
         subprocess.run(command, check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("script", [INSTALL, UNINSTALL])
+def test_another_role_is_told_in_one_sentence_which_one_to_use(project: Database, script: Path) -> None:
+    """With the worker's URL instead of the administrator's there were 80 lines of errors, and status 0."""
+    run(project, INSTALL)
+    with project.connect() as owner:
+        owner.execute("alter role storage_cleanup_worker login")
+    psql = project.postgres.program("psql")
+    worker = project.url("storage_cleanup_worker")
+    command: list[str | Path] = [psql, "-v", "ON_ERROR_STOP=1", worker, "-qf", script]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stderr.count("ERROR") == 1
+    assert "storage_cleanup_worker may not" in done.stderr
+    assert "ADMIN_DATABASE_URL" in done.stderr
+    with project.connect() as owner:
+        assert owner.execute("select storage_cleanup.schema_version()").fetchone() == (1,)
+
+
 def test_what_was_rendered_before_the_installation_is_found(project: Database) -> None:
     with project.connect() as owner:
         owner.execute(
@@ -177,8 +195,8 @@ def test_an_ordinary_user_can_render_and_save_after_it(project: Database) -> Non
         "insert into storage_cleanup.deletion (job_id) values (gen_random_uuid())",
         "update storage_cleanup.deletion set state = 'done'",
         "delete from storage_cleanup.run",
-        "insert into storage_cleanup.candidate values (gen_random_uuid(), now(), true)",
-        "select storage_cleanup.reconcile()",
+        "insert into storage_cleanup.candidate values (gen_random_uuid(), now(), now(), true)",
+        "select storage_cleanup.reconcile(now())",
         "create table public.mine ()",
         "create table storage_cleanup.mine ()",
     ],

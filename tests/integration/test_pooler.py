@@ -12,7 +12,7 @@ from psycopg import errors as pg
 
 from local.application import Application
 from storage_cleanup.errors import DatabaseError
-from storage_cleanup.model.vocabulary import Status
+from storage_cleanup.model.vocabulary import Phase, Status
 from storage_cleanup.postgres.connection import Transactions
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
@@ -146,6 +146,27 @@ def test_a_claim_of_a_dead_run_is_taken_over(
         )
     assert cycle(servers, database_url=pooler.url).status is Status.SUCCEEDED
     assert application.jobs() == set()
+
+
+def test_claims_of_a_run_that_may_still_be_at_work_are_kept_and_said_so(
+    application: Application, servers: Servers, pooler: TransactionPooler, client: Client
+) -> None:
+    """It was killed; but its server connection lives on in the pooler, and serves others."""
+    application.render_many(5)
+    client.execute(
+        "insert into storage_cleanup.run (id, trigger, dry_run, options, scope) "
+        "values ('00000000-0000-0000-0000-000000000001', 'manual', false, '{}', '{}')"
+    )
+    client.execute(
+        "select storage_cleanup.claim('00000000-0000-0000-0000-000000000001', array_agg(id), "
+        "array_agg(storage_cleanup.object_key(output_url)), interval '1 hour', false, null) from render_jobs"
+    )
+    result = cycle(servers, database_url=pooler.url)
+    assert (result.status, result.remaining) == (Status.SUCCEEDED, 5)
+    assert result.phases[Phase.STORAGE_FILES].kept == {"claimed_by_another_run": 5}
+    client.execute("update storage_cleanup.run set heartbeat_at = heartbeat_at - interval '2 minutes'")
+    result = cycle(servers, database_url=pooler.url)
+    assert (result.phases[Phase.STORAGE_FILES].deleted, result.remaining) == (5, 0)
 
 
 def test_several_cycles_at_once_delete_each_file_once(

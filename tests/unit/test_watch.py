@@ -1,6 +1,9 @@
-"""The pace of requests: what the server can bear is found out."""
+"""When a run stops, how long a call may take, and the pace of requests: what the server can bear is found out."""
+
+import pytest
 
 from storage_cleanup.cleanup.concurrency import Pace
+from storage_cleanup.cleanup.deadline import Watch
 
 
 class Clock:
@@ -10,6 +13,21 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def test_the_kill_switch_is_noticed_within_ten_seconds() -> None:
+    clock, switch = Clock(), [True]
+    watch = Watch(lambda: 900_000, lambda: switch[0], clock=clock)
+    assert watch.stop_reason() is None
+    switch[0] = False
+    clock.now = 10.0
+    assert watch.stop_reason() == "disabled"
+
+
+@pytest.mark.parametrize(("left", "seconds"), [(900, 35), (70, 35), (60, 30), (10, 5), (0, 0)])
+def test_no_call_takes_more_than_half_the_time_that_is_left(left: int, seconds: float) -> None:
+    watch = Watch(lambda: left * 1000, lambda: True)
+    assert watch.seconds_for(35) == seconds
 
 
 def test_a_server_that_pushes_back_is_asked_half_as_much() -> None:

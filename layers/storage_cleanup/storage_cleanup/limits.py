@@ -19,6 +19,8 @@ MAX_INTEGER_DIGITS: Final = 12
 
 LONGEST_NAME: Final = 1024
 """Bytes (and characters: all legal ones are ASCII) of the longest name of an object."""
+LONGEST_URL: Final = 8192
+"""Bytes of the longest URL that is read: three for each of a name's, and as many for host and token."""
 
 # What a drain may be.
 MAX_DRAIN_CYCLES: Final = 2_000

@@ -60,6 +60,7 @@ def run_cycle(
     """
     run = _Run(settings, options, database, store, watch, keep_history, now)
     if not settings.enabled:
+        run.give_back_abandoned()
         return run.skipped("the parameter enabled is false")
     return run.execute()
 
@@ -75,8 +76,9 @@ class _Run:
     now: Callable[[], float]
     id: UUID = field(default_factory=uuid4)
     results: dict[Phase, PhaseResult] = field(default_factory=dict)
-    saved_assets: int | None = None
+    is_judged: bool = False
     breaker_reason: str | None = None
+    given_back: int = 0
     backlog: Backlog | None = None
     _recorded: bool = False
     _is_proved: bool = False
@@ -84,6 +86,15 @@ class _Run:
     def skipped(self, why: str) -> RunResult:
         _log.warning("Cleanup cycle skipped: %s", why)
         return self._result(Status.SKIPPED, time.monotonic(), why)
+
+    def give_back_abandoned(self) -> None:
+        """Give back what dead runs have left, when no run will finish it; that isn't worth failing for."""
+        try:
+            self.given_back = self.database.give_back_abandoned()
+        except StorageCleanupError as error:
+            _log.warning("What dead runs had claimed could not be given back: %s", error, extra={"error": str(error)})
+        if self.given_back:
+            _log.info("Gave back %d claims of dead runs", self.given_back, extra={"given_back": self.given_back})
 
     def execute(self) -> RunResult:
         started = time.monotonic()
@@ -95,6 +106,8 @@ class _Run:
             self.results[Phase.TEMP_FILES] = self._temp_files()
         if self.options.phases & {Phase.STORAGE_FILES, Phase.RENDER_JOBS}:
             self._with_database()
+        if Phase.STORAGE_FILES not in self.settings.phases:
+            self.give_back_abandoned()
         result = self._result(self._status(), started, self._message())
         self._close(result)
         if result.status is Status.FAILED:
@@ -221,7 +234,7 @@ class _Run:
     def _assert_may_delete(self) -> None:
         """Prove key and project, and judge the set of saved assets: once a run, now, and only when there is work."""
         self._assert_same_project()
-        if self.saved_assets is None:
+        if not self.is_judged:
             self._judge_reference_set()
         if self.breaker_reason:
             raise BreakerOpenError(self.breaker_reason)
@@ -232,9 +245,9 @@ class _Run:
             self._is_proved = True
 
     def _judge_reference_set(self) -> None:
-        before = self.database.last_saved_count()
-        self.saved_assets = self.database.saved_count()
-        reason = judge_reference_set(self.saved_assets, before, self.settings.max_saved_drop_percent)
+        counted = self.database.judge_saved(self.id)
+        self.is_judged = True
+        reason = judge_reference_set(counted.saved, counted.before, self.settings.max_saved_drop_percent)
         if reason and (self.options.dry_run or self.options.override):
             _log.warning("The circuit breaker would be open: %s", reason, extra={"override": self.options.override})
         else:
@@ -259,13 +272,16 @@ class _Run:
         if not self._recorded:
             return
         try:
-            self.backlog = self.database.backlog(self.options.max_age)
+            self.backlog = self.database.backlog(self.id, self.options.max_age)
             result.remaining, result.stuck = self.backlog.remaining, self.backlog.stuck
+            for phase, reason, count in self.backlog.left_alone:
+                if account := self.results.get(Phase(phase)):
+                    account.kept[reason] += count
             self.database.finish_run(
                 self.id,
                 status=result.status.value,
                 summary=result.as_dict(),
-                saved_assets=None if self.breaker_reason else self.saved_assets,
+                found_good=self.is_judged and self.breaker_reason is None,
             )
             self._housekeeping()
         except StorageCleanupError as error:
@@ -280,7 +296,9 @@ class _Run:
         self.database.prune(self.keep_history)
         timeout = min(_LONGEST_RECONCILIATION, timedelta(seconds=self.watch.remaining_seconds / 2))
         if timeout >= _SHORTEST_RECONCILIATION and (drift := self.database.reconcile_if_due(timeout)):
-            _log.warning("%d orphans had been missed by the triggers; the next run takes them", drift)
+            _log.warning(
+                "%d orphans had been missed by the triggers; they go when they are old enough from now on", drift
+            )
 
     def _result(self, status: Status, started: float, message: str | None) -> RunResult:
         return RunResult(
@@ -291,6 +309,7 @@ class _Run:
             max_age_minutes=round(self.options.max_age.total_seconds() / 60),
             phases=self.results,
             seconds=time.monotonic() - started,
+            given_back=self.given_back,
             slowest_query_seconds=self.database.slowest_seconds,
             breaker_open=self.breaker_reason is not None,
             message=message,

@@ -46,6 +46,14 @@ class Watch:
         """Time until the invocation is ended from outside."""
         return self._remaining_milliseconds() / 1000
 
+    def seconds_for(self, most: float) -> float:
+        """Return how long a call may take that would be allowed ``most`` seconds.
+
+        Half of the time left at most, however long the calls before it took: so there is always time for those that
+        come after it, which settle what is under way and record the run.
+        """
+        return min(most, self.remaining_seconds / 2)
+
     def stop_reason(self) -> str | None:
         """Return ``time_is_short``, ``disabled`` or ``switch_unreadable``, or None to go on."""
         if self.remaining_seconds < self._reserve_seconds:

@@ -304,7 +304,7 @@ def judge_rows_without_file(finding: Finding) -> Check:
     if finding.found:
         sentence = (
             f"{_many(finding.found, 'row')} of unsaved jobs name a file that is gone{_examples(finding)}: "
-            "the next cycle deletes them, unless a foreign key or the phase render_jobs keeps them."
+            "the next cycle deletes them, unless a foreign key, a trigger or the phase render_jobs keeps them."
         )
     return Check("row_without_file", value, _NONE_WARNS.as_dict(), status, sentence)
 
@@ -396,6 +396,14 @@ def judge_indexes(scans: Mapping[str, int], invalid: Sequence[str]) -> Check:
     sentence = f"All {len(scans)} indexes are there and valid"
     told_unused = f"; not used since the server's statistics began: {', '.join(unused)}." if unused else " and used."
     return Check("indexes", value, {"invalid": []}, Status.OK, sentence + told_unused)
+
+
+def judge_foreign_keys(without_index: Sequence[str]) -> Check:
+    """Judge the foreign keys that reference render_jobs: without an index, each deleted row scans their table."""
+    if without_index:
+        sentence = f"Deleting jobs scans every row of what references them: add an index on {', '.join(without_index)}."
+        return Check("foreign_keys", list(without_index), [], Status.WARNING, sentence)
+    return Check("foreign_keys", [], [], Status.OK, "Every foreign key that references render_jobs has an index.")
 
 
 def judge_privileges(role: str, missing: Sequence[str], excessive: Sequence[str]) -> Check:

@@ -130,6 +130,7 @@ class _Examination:
             (("guard",), self._guard),
             (("triggers",), self._triggers),
             (("indexes",), self._indexes),
+            (("foreign_keys",), self._foreign_keys),
             (("privileges",), self._privileges),
             (("locks",), self._locks),
             (("stuck_claims",), self._stuck),
@@ -188,6 +189,9 @@ class _Examination:
         indexes = self.observer.indexes()
         scans = {index.name: index.used for index in indexes}
         yield checks.judge_indexes(scans, [index.name for index in indexes if not index.is_valid])
+
+    def _foreign_keys(self) -> Iterator[Check]:
+        yield checks.judge_foreign_keys(self.observer.foreign_keys_without_index())
 
     def _privileges(self) -> Iterator[Check]:
         role = self.observer.role()

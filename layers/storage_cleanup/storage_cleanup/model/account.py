@@ -17,9 +17,10 @@ class PhaseResult:
     Attributes
     ----------
     deleted
-        Things that this run saw disappear because of its own request.
+        Things that a request of this system made disappear, however late its answer: ``storage_files`` counts objects,
+        ``render_jobs`` rows.
     already_missing
-        Things that were gone before this run could prove that it removed them.
+        Things that were gone before they were asked for.
     kept
         Things that must not go, or not yet: how many by each reason (snake_case).
     skipped, failed
@@ -106,6 +107,8 @@ class RunResult:
         Candidates past their age that wait for the next run, or None when nobody counted.
     stuck
         Claims that keep failing; they count as remaining, too.
+    given_back
+        Claims of dead runs that a switched-off system has given back, so that their jobs can be saved again.
     message
         One sentence for a human: why the run was skipped or failed; None when it went well.
     """
@@ -118,6 +121,7 @@ class RunResult:
     phases: dict[Phase, PhaseResult]
     remaining: int | None = None
     stuck: int = 0
+    given_back: int = 0
     seconds: float = 0.0
     slowest_query_seconds: float = 0.0
     breaker_open: bool = False
@@ -137,6 +141,8 @@ class RunResult:
             "seconds": round(self.seconds, 3),
             "slowest_query_seconds": round(self.slowest_query_seconds, 3),
         }
+        if self.given_back:
+            answer["given_back"] = self.given_back
         if self.breaker_open:
             answer["breaker_open"] = True
         if self.dry_run and self.status is not Status.FAILED:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
-from storage_cleanup.limits import LONGEST_NAME
+from storage_cleanup.limits import LONGEST_NAME, LONGEST_URL
 
 
 class Reason(StrEnum):
@@ -25,7 +25,10 @@ class Reason(StrEnum):
     NOT_A_STORAGE_PATH = "not_a_storage_path", "its path isn't one that Supabase Storage serves objects at"
     UNLISTED_BUCKET = "unlisted_bucket", "its bucket isn't in the parameter buckets"
     NO_OBJECT_NAME = "no_object_name", "it names a bucket and no object"
-    TOO_LONG = "too_long", f"the object's name has more than {LONGEST_NAME} characters"
+    TOO_LONG = (
+        "too_long",
+        f"it has more than {LONGEST_URL} bytes, or the object's name more than {LONGEST_NAME} characters",
+    )
     ILLEGAL_NAME = "illegal_name", "the object's name has a character that Supabase Storage doesn't allow"
     DOT_SEGMENT = "dot_segment", "the object's name has a segment that is . or .."
     TWO_QUERIES = "two_queries", "it has several question marks, and the name may end at any of them"
@@ -57,13 +60,17 @@ MEANINGS: Mapping[str, str] = {
     "rendered_again": "the job was rendered again, or its file was uploaded again",
     "taken_over": "another run finished it meanwhile",
     "given_back": "the run had to stop before it asked Storage; it may be saved again, or a later run takes it",
+    "not_asked": "the run had to stop before it asked Storage; the next run goes on",
+    "claimed_by_another_run": "another run has claimed it, and may still be at work",
     "dry_run": "this is a dry run; a real one would delete it",
     # Rows that stay.
     "foreign_key": "a foreign key of another table protects the row",
     "row_protected": "the row couldn't be deleted the last time",
     "refused": "the database refused to delete the row",
+    "kept_by_trigger": "the application keeps the row: a trigger or a rule swallowed the deletion",
     # Files that stay.
     "stuck": "removing the file failed five times; it is given up for an hour",
+    "tried_in_vain": "removing the file failed five times; it is given up once no request for it can be under way",
     "still_there": "Storage answered, but the object is still there",
     "unconfirmed": "the database couldn't be asked whether it is gone; the next run finds out",
     # Temporary files that stay.

@@ -3,10 +3,14 @@
 One message has no middle that a client could die in, costs one round trip, and nothing depends on a session: no
 prepared statements, no session settings, no session locks. So it works through a pooler in transaction mode. (Pipelines
 do not: psycopg ends them with a Flush, which may make a pooler keep a server for a client that has gone quiet.)
+
+Timeouts on the server don't help against one that acknowledges and never answers, nor does TCP, for which all is well.
+So each call, from connecting to the roll-back, has a deadline on this side as well.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.resources import as_file, files
@@ -14,6 +18,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
@@ -23,12 +28,35 @@ from storage_cleanup.model.origin import is_loopback
 
 INSTALL = "run database/install.sql of this release as postgres"
 _CONNECT_SECONDS = 10
+_SHORTEST_TO_CONNECT = 1.5
+"""With less, nobody tries: psycopg takes two seconds at least to find out that nothing answers."""
+
+_GRACE_SECONDS = 5
+"""How much later than on the server a statement times out here: what the server says is more than silence."""
+
 # The level is said each time: a role or database may default to another, and the claim relies on this one.
 _MESSAGE = """begin isolation level read committed {access};
 set local statement_timeout = {statement_ms}; set local lock_timeout = {lock_ms};
 {statement};
 commit"""
 _Row = TypeVar("_Row")
+_Answer = TypeVar("_Answer")
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection that waits for the server until ``deadline`` (of ``time.monotonic``), and is closed then."""
+
+    deadline = 0.0
+
+    def wait(self, gen: PQGen[_Answer], interval: float = 0.1, timeout: float | None = None) -> _Answer:  # noqa: ARG002
+        """Wait for an answer; psycopg does all of its waiting here, but for that in connecting."""
+        try:
+            return super().wait(gen, interval, max(0.0, self.deadline - time.monotonic()))
+        except psycopg.OperationalError as error:
+            if time.monotonic() < self.deadline:
+                raise
+            self.close()  # whose answer comes late must not be taken for the next one's; closing never waits
+            raise pg.ConnectionTimeout("no answer came in time, and the connection was given up") from error
 
 
 class Transactions:
@@ -45,14 +73,24 @@ class Transactions:
         What may be run, by name; with ``%(name)s`` for parameters.
     read_only
         Whether PostgreSQL refuses whatever would write.
+    seconds_for
+        Returns how long a call may take that would be allowed so many seconds.
     """
 
-    def __init__(self, url: str, statements: Mapping[str, str], *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        statements: Mapping[str, str],
+        *,
+        read_only: bool = False,
+        seconds_for: Callable[[float], float] = lambda most: most,
+    ) -> None:
         self._url = url
         self._statements = statements
         self._access = "read only" if read_only else ""  # a database that is read-only by default stays so
+        self._seconds_for = seconds_for
         self._of_thread = threading.local()
-        self._connections: list[psycopg.Connection[Any]] = []
+        self._connections: list[_Connection] = []
 
     def close(self) -> None:
         """Close the connections of all threads; a later call would make a new one."""
@@ -64,6 +102,8 @@ class Transactions:
     ) -> list[_Row]:
         """Run a statement in a transaction of its own; return its rows as ``row(**columns)``.
 
+        It ends a few seconds after ``statement_timeout`` at the latest, whatever the server does.
+
         Raises
         ------
         UnsafeError
@@ -71,14 +111,18 @@ class Transactions:
         DatabaseError
             Anything else: no connection, a timeout, a failed statement.
         """
+        most = statement_timeout.total_seconds() + _GRACE_SECONDS
+        seconds = self._seconds_for(most)
+        deadline = time.monotonic() + seconds
         message = _MESSAGE.format(
             access=self._access,
-            statement_ms=_milliseconds(statement_timeout),
+            statement_ms=_milliseconds(statement_timeout * min(1.0, seconds / most)),
             lock_ms=_milliseconds(lock_timeout),
             statement=self._statements[name],
         )
         with _translated(name):
-            connection = self.connected()
+            connection = self.connected(seconds)
+            connection.deadline = deadline
             try:
                 cursor = connection.cursor(row_factory=class_row(row))
                 cursor.execute(message.encode(), parameters)
@@ -86,11 +130,11 @@ class Transactions:
             finally:
                 _end_transaction(connection)
 
-    def connected(self) -> psycopg.Connection[Any]:
+    def connected(self, seconds: float = _CONNECT_SECONDS) -> _Connection:
         """Return this thread's connection, a new one where it was lost."""
-        connection: psycopg.Connection[Any] | None = getattr(self._of_thread, "connection", None)
+        connection: _Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None or connection.closed or connection.broken:
-            connection = self._of_thread.connection = connect(self._url)
+            connection = self._of_thread.connection = _connect(self._url, seconds)
             self._connections.append(connection)
         return connection
 
@@ -136,27 +180,30 @@ def _translated(name: str) -> Iterator[None]:
         raise DatabaseError(f"{name}: {_first_line(error)}") from error
 
 
-def connect(url: str) -> psycopg.Connection[Any]:
-    """Connect as a run does: TLS verified, short timeouts, nothing prepared on the server, parameters sent in the text.
+def _connect(url: str, seconds: float) -> _Connection:
+    """Connect with TLS verified, short timeouts, nothing prepared on the server and parameters sent in the text.
 
     Without an ``sslmode`` of its own, and always unless the host is this machine, the server's certificate and name are
     verified (``verify-full``) against Supabase's root certificate, or against ``sslrootcert`` where the URL names one.
     The certificate is "Supabase Root 2021 CA", SHA-256 80:70:25:AD…72:E6:CA:FA, valid to April 2031; it is the one that
     the dashboard offers under Database → SSL Configuration.
     """
+    if seconds < _SHORTEST_TO_CONNECT:
+        raise pg.ConnectionTimeout("there was no time left to connect")
     given = conninfo_to_dict(url)
+    hosts = str(given.get("host")).count(",") + 1
     with as_file(files(__package__) / "supabase-root-2021-ca.crt") as root:
         tls: dict[str, Any] = {}
         if not (is_loopback(str(given.get("host") or "")) and "sslmode" in given):
             tls = {"sslmode": "verify-full", "sslrootcert": given.get("sslrootcert", str(root))}
         if is_loopback(str(given.get("host") or "")) and "sslmode" not in given:
             tls = {"sslmode": "prefer"}
-        return psycopg.connect(
+        return _Connection.connect(
             url,
             autocommit=True,  # each message says itself where its transaction begins and ends
             cursor_factory=psycopg.ClientCursor,
             prepare_threshold=None,
-            connect_timeout=_CONNECT_SECONDS,
+            connect_timeout=int(min(_CONNECT_SECONDS, seconds) / hosts) or 1,  # it is each host's
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,24 +35,30 @@ _Row = TypeVar("_Row")
 class Candidate:
     """A completed job past its age: worth a look.
 
-    ``gone`` means that the job's row no longer exists; then ``output_url`` is None.
+    ``gone`` means that the job's row no longer exists, ``too_long`` that its URL is longer than any object's: then
+    ``output_url`` is None.
     """
 
     job_id: UUID
     since: datetime
     output_url: str | None
+    too_long: bool
     gone: bool
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the database decided about one job; ``outcome`` is ``claimed``, ``already_missing`` or why it is kept."""
+    """What the database decided about one job; ``outcome`` is ``claimed``, ``already_missing`` or why it is kept.
+
+    ``output_url`` is for the outcome ``unasked`` only: a job that nobody has asked for, which may mean the same object.
+    """
 
     job_id: UUID
     outcome: str
     bucket_id: str | None
     object_name: str | None
     bytes: int
+    output_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,14 @@ class Bucket:
 
 
 @dataclass(frozen=True)
+class ReferenceSet:
+    """How many assets name a job now, and how many did at the last run that was found good; None if none was."""
+
+    saved: int
+    before: int | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """A dry run that an override refers to."""
 
@@ -93,10 +107,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What a run leaves: candidates past their age and unfinished claims, and how many claims keep failing."""
+    """What a run leaves: candidates past their age and unfinished claims, and how many claims keep failing.
+
+    ``left_alone`` has what is unfinished and wasn't this run's to finish: phase, reason, how many.
+    """
 
     remaining: int
     stuck: int
+    left_alone: list[tuple[str, str, int]]
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,8 @@ class Database(AbstractContextManager["Database"]):
     ----------
     url
         ``postgresql://…`` of a role that may call the functions of schema ``storage_cleanup``.
+    seconds_for
+        Returns how long a call may take that would be allowed so many seconds; `Watch.seconds_for`.
 
     Attributes
     ----------
@@ -134,8 +154,8 @@ class Database(AbstractContextManager["Database"]):
         From every method: the schema is missing or another version, or the database says why nothing may be deleted.
     """
 
-    def __init__(self, url: str) -> None:
-        self._transactions = Transactions(url, _STATEMENTS)
+    def __init__(self, url: str, seconds_for: Callable[[float], float] = lambda most: most) -> None:
+        self._transactions = Transactions(url, _STATEMENTS, seconds_for=seconds_for)
         self.slowest_seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -165,14 +185,9 @@ class Database(AbstractContextManager["Database"]):
         """Return the buckets of the Supabase project that this database belongs to."""
         return self._rows(Bucket, "buckets")
 
-    def saved_count(self) -> int:
-        """Count the assets that name a job, now: the reference set. Costs a scan of ``user_assets``."""
-        return int(self._value("saved_count"))
-
-    def last_saved_count(self) -> int | None:
-        """Return the size of the reference set at the last run that was judged and went well, or None."""
-        rows = self._rows(_Value, "last_saved_count")
-        return int(rows[0].value) if rows else None
+    def judge_saved(self, run: UUID) -> ReferenceSet:
+        """Count the reference set now, and note it for the run. Costs a scan of ``user_assets``."""
+        return self._rows(ReferenceSet, "judge_saved", run=run)[0]
 
     def plan(self, plan: UUID) -> Plan | None:
         """Return the dry run of that id, or None."""
@@ -202,13 +217,13 @@ class Database(AbstractContextManager["Database"]):
             override_of=override_of,
         )
 
-    def finish_run(self, run: UUID, *, status: str, summary: dict[str, Any], saved_assets: int | None) -> None:
-        """Close the run with its answer. ``saved_assets`` is None when the reference set wasn't judged."""
-        self._do("finish_run", run=run, status=status, summary=json.dumps(summary), saved_assets=saved_assets)
+    def finish_run(self, run: UUID, *, status: str, summary: dict[str, Any], found_good: bool) -> None:
+        """Close the run with its answer. ``found_good``: the next run may be judged by what ``judge_saved`` counted."""
+        self._do("finish_run", run=run, status=status, summary=json.dumps(summary), found_good=found_good)
 
-    def backlog(self, max_age: timedelta) -> Backlog:
+    def backlog(self, run: UUID, max_age: timedelta) -> Backlog:
         """Count what is left for the next run."""
-        return self._rows(Backlog, "backlog", max_age=max_age)[0]
+        return self._rows(Backlog, "backlog", run=run, max_age=max_age)[0]
 
     def reconcile_if_due(self, timeout: timedelta) -> int | None:
         """Once a day, find candidates that the triggers missed; returns how many, or None when it isn't time yet."""
@@ -258,13 +273,16 @@ class Database(AbstractContextManager["Database"]):
         run: UUID,
         keys: dict[UUID, str],
         *,
+        foreign_urls: Collection[str] = (),
         max_age: timedelta,
         dry_run: bool,
         plan: UUID | None,
     ) -> list[Verdict]:
-        """Claim what may go of these jobs (id → ``bucket/name``) and of all jobs that share their objects.
+        """Claim what may go of these jobs (id → ``bucket/name``).
 
-        A dry run decides in the same way, and writes only its plan.
+        Another job that may mean one of the objects keeps it, unless its URL is one of ``foreign_urls`` and nobody
+        saved it. One that could go as well comes with the outcome ``unasked``, so that it may be asked for, too. A dry
+        run decides in the same way, and writes only its plan.
         """
         return self._rows(
             Verdict,
@@ -272,6 +290,7 @@ class Database(AbstractContextManager["Database"]):
             run=run,
             jobs=list(keys),
             keys=list(keys.values()),
+            foreign_urls=list(foreign_urls),
             max_age=max_age,
             dry_run=dry_run,
             plan=plan,
@@ -285,9 +304,13 @@ class Database(AbstractContextManager["Database"]):
         """Look which objects are gone and mark their claims; count an attempt, with its error, for the others."""
         return self._rows(Settled, "settle", run=run, jobs=list(jobs), error=error)
 
-    def give_back(self, run: UUID, jobs: Sequence[UUID]) -> int:
-        """Release claims whose removal was never asked for; returns how many this run still had."""
-        return int(self._rows(_Value, "give_back", run=run, jobs=list(jobs))[0].value)
+    def give_back(self, run: UUID, jobs: Sequence[UUID]) -> set[UUID]:
+        """Release claims whose removal was never asked for; returns those that this run still had."""
+        return {row.value for row in self._rows(_Value, "give_back", run=run, jobs=list(jobs))}
+
+    def give_back_abandoned(self) -> int:
+        """Release claims of dead runs whose files are there, once no request can be under way; return how many."""
+        return int(self._value("give_back_abandoned"))
 
     def leftover_rows(self, run: UUID, *, size: int, after: UUID) -> list[UUID]:
         """Return the next jobs whose file is known to be gone, and whose row other runs have left."""

@@ -333,6 +333,10 @@ class Observer(AbstractContextManager["Observer"]):
         """Return the indexes that cycles need."""
         return self._rows(Index, "indexes")
 
+    def foreign_keys_without_index(self) -> list[str]:
+        """Return the foreign keys that make deleting a row slow, as table and columns."""
+        return self._values("foreign_keys_without_index")
+
     def role(self) -> Role:
         """Return who asks, and how its rights differ from those that cycles and health need."""
         needed = {name for text in ("cycle", "health") for name in _functions_in(sql.load(text).values())}

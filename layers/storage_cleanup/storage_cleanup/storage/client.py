@@ -15,8 +15,12 @@ from storage3 import SyncStorageClient
 from storage3.exceptions import StorageApiError
 
 from storage_cleanup.errors import KEY_REFUSED, ObjectStoreError
+from storage_cleanup.storage.transport import DeadlineTransport
 
 _TIMEOUT = httpx.Timeout(20.0, connect=5.0)
+_TOTAL_SECONDS = 30.0
+"""The server's own statement timeout; httpx's are those of a single read."""
+
 _Answer = TypeVar("_Answer")
 
 
@@ -29,6 +33,8 @@ class StorageClient:
         ``https://<ref>.supabase.co``, without a trailing slash.
     key
         The service-role key.
+    seconds_for
+        Returns how long a request may take that would be allowed so many seconds; `Watch.seconds_for`.
 
     Raises
     ------
@@ -36,8 +42,9 @@ class StorageClient:
         From every method: the server can't be reached, refuses, or answers what Storage wouldn't.
     """
 
-    def __init__(self, origin: str, key: str) -> None:
-        self._http = httpx.Client(http2=False, timeout=_TIMEOUT, follow_redirects=False)
+    def __init__(self, origin: str, key: str, seconds_for: Callable[[float], float] = lambda most: most) -> None:
+        transport = DeadlineTransport(lambda: seconds_for(_TOTAL_SECONDS))
+        self._http = httpx.Client(transport=transport, timeout=_TIMEOUT, follow_redirects=False)
         self._client = SyncStorageClient(
             f"{origin}/storage/v1/", {"apikey": key, "Authorization": f"Bearer {key}"}, http_client=self._http
         )

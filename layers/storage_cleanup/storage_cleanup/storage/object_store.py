@@ -32,11 +32,14 @@ class Removal:
     ----------
     removed
         Names that it returned as deleted by this request.
+    unanswered
+        Whether a request for them ended without an answer to it: it may have removed any of them.
     failed
         Names that couldn't be asked for, or whose outcome is unknown, each with what went wrong.
     """
 
     removed: set[str] = field(default_factory=set)
+    unanswered: bool = False
     failed: dict[str, ObjectStoreError] = field(default_factory=dict)
 
 
@@ -54,6 +57,8 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         The service-role key.
     give_up
         Asked before each pause: a reason not to try again (time is short, the kill switch is off), or None.
+    seconds_for
+        Returns how long a request may take that would be allowed so many seconds; `Watch.seconds_for`.
     on_pushback
         Called whenever the server asks to be asked less.
     pause
@@ -66,6 +71,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         key: str,
         *,
         give_up: Callable[[], str | None] = lambda: None,
+        seconds_for: Callable[[float], float] = lambda most: most,
         on_pushback: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -73,6 +79,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         self._client: StorageClient | None = None
         self._connecting = threading.Lock()
         self._give_up = give_up
+        self._seconds_for = seconds_for
         self.on_pushback = on_pushback
         self._pause = pause
 
@@ -108,7 +115,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         """
         result = Removal()
         try:
-            result.removed |= self._retrying(lambda client: client.remove(bucket, names))
+            result.removed |= self._retrying(lambda client: client.remove(bucket, names), result)
         except ObjectStoreError as error:
             if error.is_refusal:
                 raise
@@ -124,23 +131,29 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         pending: list[tuple[Sequence[str], ObjectStoreError]] = [(names, error)]
         while pending:
             group, cause = pending.pop()
-            if len(group) == 1 or requests_left <= 0 or self._give_up():
+            if len(group) == 1 or requests_left <= 0:
                 result.failed.update(dict.fromkeys(group, cause))
                 continue
             middle = len(group) // 2
             for half in (group[:middle], group[middle:]):
+                if self._give_up():
+                    result.failed.update(dict.fromkeys(half, cause))
+                    continue
                 requests_left -= 1
                 try:
                     result.removed |= self._connected().remove(bucket, half)
                 except ObjectStoreError as failure:
+                    result.unanswered = True
                     pending.append((half, failure))
 
-    def _retrying(self, ask: "Callable[[StorageClient], _Answer]") -> _Answer:
+    def _retrying(self, ask: "Callable[[StorageClient], _Answer]", removal: Removal | None = None) -> _Answer:
         client = self._connected()
         for attempt in range(_ATTEMPTS):
             try:
                 return ask(client)
             except ObjectStoreError as error:
+                if removal:
+                    removal.unanswered = True
                 if error.status in _PUSHBACK:
                     self.on_pushback()
                 if not _is_worth_retrying(error) or attempt == _ATTEMPTS - 1 or self._give_up():
@@ -154,7 +167,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
             if self._client is None:
                 from storage_cleanup.storage.client import StorageClient  # noqa: PLC0415  (a third of a cold start)
 
-                self._client = StorageClient(*self._address)
+                self._client = StorageClient(*self._address, self._seconds_for)
             return self._client
 
 

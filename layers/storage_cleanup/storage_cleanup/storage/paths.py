@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from string import ascii_letters, digits
 from urllib.parse import unquote
 
-from storage_cleanup.limits import LONGEST_NAME
+from storage_cleanup.limits import LONGEST_NAME, LONGEST_URL
 from storage_cleanup.model.origin import DEFAULT_PORTS, normal_origin, own_origins
 from storage_cleanup.model.reasons import Reason
 
@@ -114,6 +114,8 @@ def _text(url: object) -> str:
         raise _RefusedError(Reason.EMPTY)
     if not isinstance(url, str):
         raise _RefusedError(Reason.NOT_A_URL)
+    if len(url.encode(errors="surrogatepass")) > LONGEST_URL:
+        raise _RefusedError(Reason.TOO_LONG)
     text = url.strip(WHITE_SPACE)
     if not text:
         raise _RefusedError(Reason.EMPTY)

@@ -77,10 +77,11 @@ class RenderJobs(AbstractContextManager["RenderJobs"]):
     def finish(self, budget: int) -> PhaseResult:
         """Wait for the rows that follow, take what other runs left, and up to ``budget`` jobs that never had a file.
 
-        Rows of files follow them without limit: the files have been counted.
+        Rows of files follow them without limit: the files have been counted. A plan has no rows that other runs left.
         """
         self._wait_for_all_but(0)
-        self._do(self._take_leftovers)
+        if self._order.plan is None:
+            self._do(self._take_leftovers)
         self._do(lambda: self._take_jobs_without_file(budget))
         return self._result
 

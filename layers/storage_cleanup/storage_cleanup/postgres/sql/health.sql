@@ -80,6 +80,9 @@ select name as value from storage_cleanup.triggers_off() as name;
 -- name: indexes
 select name, is_valid, used from storage_cleanup.index_use();
 
+-- name: foreign_keys_without_index
+select foreign_key as value from storage_cleanup.foreign_keys_without_index();
+
 -- name: role
 -- What the role may do that it needn't, and what it may not do that it must.
 select rolname::text as name,

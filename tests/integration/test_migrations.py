@@ -1,0 +1,109 @@
+"""The application goes on changing its tables after the installation, and everything goes on working."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors as pg
+
+from local.application import Application
+from local.postgres import ROOT
+from tests.conftest import Servers
+from tests.integration.conftest import Cleanup, Health
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+MIGRATIONS = [
+    "alter table render_jobs alter created_at type timestamp",
+    "alter table render_jobs alter created_at type timestamptz(3)",
+    "alter table render_jobs alter output_url type varchar(2000)",
+    "alter table render_jobs alter status type varchar(20)",
+    "alter table render_jobs drop completed_at, add finished_at timestamptz, alter progress type integer",
+    "alter table render_jobs rename model to engine",
+    "alter table user_assets alter metadata type json using metadata::json",
+    "alter table user_assets alter metadata type jsonb using metadata || '{}'",
+    "alter table user_assets alter file_size type numeric, alter created_at type timestamp",
+    "alter table user_assets drop title, add name text",
+    "alter table user_assets rename deleted_at to gone_at",
+]
+
+
+@pytest.fixture
+def session(servers: Servers, application: Application) -> Iterator[Connection]:
+    """A session of the application that has been open since before the migration."""
+    with servers.database.connect() as connection:
+        _live(connection)
+        yield connection
+
+
+def _live(session: Connection) -> None:
+    """Render, save, save something else, and delete that."""
+    (job,) = session.execute(
+        "insert into render_jobs (user_id, status) values (gen_random_uuid(), 'running') returning id"
+    ).fetchone() or (None,)
+    session.execute(
+        "update render_jobs set status = 'completed', output_url = '/object/public/images/x.png' where id = %s", (job,)
+    )
+    session.execute("update render_jobs set progress = 100 where id = %s", (job,))
+    (asset,) = session.execute(
+        "insert into user_assets (user_id, asset_type, metadata) values (gen_random_uuid(), 'saved', %s) returning id",
+        (json.dumps({"render_job_id": str(job)}),),
+    ).fetchone() or (None,)
+    session.execute("update user_assets set metadata = '{}' where id = %s", (asset,))
+    session.execute("delete from user_assets where id = %s", (asset,))
+
+
+@pytest.mark.parametrize("migration", MIGRATIONS)
+def test_a_migration_is_possible_and_all_goes_on(
+    session: Connection, application: Application, cleanup: Cleanup, health: Health, servers: Servers, *, migration: str
+) -> None:
+    saved, orphan = application.render(), application.render()
+    application.save(saved)
+    cleanup(dry_run=True)
+    with servers.database.connect() as owner:
+        owner.execute(migration.encode())
+    _live(session)
+    answer = cleanup()
+    assert answer["status"] == "succeeded"
+    assert answer["phases"]["storage_files"]["reasons"]["skipped"] == {"saved": 1}
+    assert application.files() == {("images", saved.name)}
+    assert orphan.job_id not in application.jobs()
+    unanswered = [check for check in health()["checks"].values() if "couldn't be checked" in check["sentence"]]
+    assert [check for check in unanswered if "rule" not in check["sentence"]] == []
+
+
+@pytest.mark.parametrize("migration", ["rename storage_path to file_location", "drop storage_path"])
+def test_a_path_column_that_is_gone_stops_cycles_until_it_is_known(
+    application: Application, cleanup: Cleanup, servers: Servers, migration: str
+) -> None:
+    """What it protected must not look like an orphan under another name."""
+    render = application.render()
+    script = (ROOT / "database" / "install.sql").read_bytes()
+    with servers.database.connect() as owner:
+        owner.execute("alter table user_assets add storage_path text")
+        owner.execute(script)
+        owner.execute(f"alter table user_assets {migration}".encode())
+        owner.execute("insert into user_assets (user_id, asset_type) values (gen_random_uuid(), 'x')")
+        answer = cleanup()
+        assert "column storage_path of public.user_assets" in answer["message"]
+        assert application.jobs() == {render.job_id}
+        owner.execute(script)
+    assert cleanup()["phases"]["storage_files"]["deleted"] == 1
+
+
+def test_a_guard_that_watches_single_columns_is_not_trusted(servers: Servers, application: Application) -> None:
+    with servers.database.connect() as owner:
+        owner.execute(
+            "create or replace trigger storage_cleanup_guard before insert or update of title on user_assets "
+            "for each row execute function storage_cleanup.guard_save()"
+        )
+        owner.execute("alter table user_assets enable always trigger storage_cleanup_guard")
+        with pytest.raises(pg.ObjectNotInPrerequisiteState, match="missing, disabled or altered"):
+            owner.execute("select storage_cleanup.assert_trust()")
+
+
+def test_the_tables_can_be_dropped(servers: Servers) -> None:
+    with servers.database.connect() as owner:
+        owner.execute("drop table user_assets, render_jobs")
