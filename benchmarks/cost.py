@@ -13,7 +13,7 @@ from benchmarks.figures import Figure
 from benchmarks.handler import HANDLER, environment_for, output_of
 from benchmarks.project import EmbeddedProject, Ground
 from local.postgres import ROOT
-from local.stack import PARAMETER_DEFAULTS
+from storage_cleanup.config.parameters import DEFAULTS
 
 GB_SECOND = 0.0000133334  # Lambda on arm64
 INVOCATION = 0.20 / 1_000_000
@@ -24,7 +24,7 @@ ALARM_MONTH = 0.10
 _MONTH_MINUTES = 730 * 60
 _MEMORY_MB = 512  # of the cleanup function in template.yaml
 _MB_OF_A_CPU = 1769  # Lambda gives CPU in proportion to memory; with so much, a function has one
-_LIMIT = int(PARAMETER_DEFAULTS["limits/max-deletions-per-run"])
+_LIMIT = int(DEFAULTS["limits/max-deletions-per-run"])
 #: What makes the emulator as fast as a real server was, see ``vs_ceiling_at_real_pace``.
 _REAL_PACE_MS = 600
 
@@ -90,7 +90,7 @@ def cost(ground: Ground, *, quick: bool) -> Iterator[Figure]:
     yield Figure("usd_per_million_orphans", (million,), None, f"{cycles:.0f} cold cycles of {count:,}: {note}")
     # Lambda keeps an idle environment for minutes, not for an hour.
     for profile, parts in (("production", (init, first)), ("testing", (warm,))):
-        minutes = int(PARAMETER_DEFAULTS[f"{profile}/interval-minutes"])
+        minutes = int(DEFAULTS[f"{profile}/interval-minutes"])
         month = _MONTH_MINUTES / minutes * (INVOCATION + sum(part.dollars for part in parts))
         note = (
             f"every {minutes} min, {sum(part.billed_seconds for part in parts) * 1000:.0f} ms billed"

@@ -15,12 +15,12 @@ from uuid import UUID
 
 from benchmarks.project import Project
 from local.postgres import ROOT
-from local.stack import PARAMETER_DEFAULTS
 from storage_cleanup.cleanup import cycle as cycle_module
 from storage_cleanup.cleanup.concurrency import Pace
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import RunOptions
+from storage_cleanup.config.parameters import DEFAULTS
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Phase, Status, Trigger
@@ -87,7 +87,7 @@ def settings_for(project: Project) -> Settings:
     """Return the default settings for a project, without phase 1 and without limits that would end a drain."""
     return Settings.from_parameters(
         {
-            **PARAMETER_DEFAULTS,
+            **DEFAULTS,
             "phases/temp-files": "false",
             "buckets": project.bucket,
             "limits/max-saved-drop-percent": "100",

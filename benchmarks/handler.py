@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from benchmarks.project import Ground, Project
 from local.aws import Aws
 from local.postgres import ROOT
-from local.stack import PARAMETER_DEFAULTS, PARAMETER_PATH, SECURE_PARAMETERS
+from local.stack import PARAMETER_PATH
+from storage_cleanup.config.parameters import DEFAULTS, SECRETS
 
 _RULE = "storage-cleanup-local-schedule"
 
@@ -36,14 +37,14 @@ def environment_for(ground: Ground, project: Project) -> Iterator[Mapping[str, s
     """Yield the environment of a deployed function, with its parameters and its rule in moto."""
     with Aws(ground.directory / "aws") as aws:
         values = {
-            **PARAMETER_DEFAULTS,
+            **DEFAULTS,
             "phases/temp-files": "false",
             "buckets": project.bucket,
             "supabase/url": project.origin,
             "supabase/service-role-key": project.key,
             "database/url": project.database_url,
         }
-        aws.put_parameters(PARAMETER_PATH, values, SECURE_PARAMETERS)
+        aws.put_parameters(PARAMETER_PATH, values, SECRETS)
         aws.put_rule(_RULE, int(values["production/interval-minutes"]))
         yield {
             **os.environ,

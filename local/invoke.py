@@ -34,7 +34,7 @@ from local.clock import PRODUCTION, Clock
 from local.functions import Functions, function_for
 from local.scenario import embedded
 from local.stack import own_directory, parameter_name, write_parameters
-from storage_cleanup.config.settings import PARAMETER_NAMES
+from storage_cleanup.config.parameters import PARAMETERS
 from storage_cleanup.errors import StorageCleanupError
 
 PREFIX = "STORAGE_CLEANUP_"
@@ -80,7 +80,7 @@ def parameters_in(environment: Mapping[str, str]) -> dict[str, str]:
     faults += [
         f"{name} names no parameter; each is {PREFIX} and its name in capitals, __ for a slash, _ for a hyphen"
         for name in given
-        if parameter_name(names[name]) not in PARAMETER_NAMES
+        if parameter_name(names[name]) not in PARAMETERS
     ]
     if faults:
         raise UsageError("; ".join(faults))

@@ -12,22 +12,21 @@ from typing import Any
 
 import boto3
 
-QUESTIONS = (
-    ("supabase/url", "String", "Project URL (https://<ref>.supabase.co)"),
-    ("supabase/service-role-key", "SecureString", "Service key (sb_secret_... or the service_role JWT)"),
-    ("database/url", "SecureString", "Database URL (postgresql://..., the worker role, the pooler's port 6543)"),
-)
+from storage_cleanup.config.parameters import PARAMETERS
 
 
 def put_secrets(client: Any, stage: str, key: str | None, ask: Callable[[str], str]) -> list[str]:
     """Ask for each value and put it; an empty answer keeps what is there. Returns the names that were put."""
     put = []
-    for name, kind, question in QUESTIONS:
-        value = ask(f"{question}: ").strip()
+    for parameter in PARAMETERS.values():
+        if parameter.default is not None:
+            continue
+        value = ask(f"{parameter.name} ({parameter.accepts}): ").strip()
         if not value:
             continue
-        path = f"/storage-cleanup/{stage}/{name}"
-        options = {"KeyId": key} if key and kind == "SecureString" else {}
+        path = f"/storage-cleanup/{stage}/{parameter.name}"
+        kind = "SecureString" if parameter.secret else "String"
+        options = {"KeyId": key} if key and parameter.secret else {}
         client.put_parameter(Name=path, Value=value, Type=kind, Overwrite=True, **options)
         put.append(path)
     return put

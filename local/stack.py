@@ -16,33 +16,13 @@ from local.aws import Aws
 from local.keys import Keys
 from local.postgres import STACK_DIRECTORY, Database, Postgres
 from local.storage_emulator import StorageServer
+from storage_cleanup.config.parameters import DEFAULTS, SECRETS
 
 STAGE = "local"
 PARAMETER_PATH = f"/storage-cleanup/{STAGE}"
-SECURE_PARAMETERS = frozenset({"supabase/service-role-key", "database/url"})
 
 #: Bucket to whether it is public.
 BUCKETS: Mapping[str, bool] = {"images": False, "videos": True}
-
-PARAMETER_DEFAULTS: Mapping[str, str] = {
-    "profile": "production",
-    "testing/interval-minutes": "3",
-    "testing/max-age-minutes": "3",
-    "production/interval-minutes": "60",
-    "production/max-age-minutes": "60",
-    "enabled": "true",
-    "dry-run": "false",
-    "phases/temp-files": "true",
-    "phases/storage-files": "true",
-    "phases/render-jobs": "true",
-    "buckets": "images,videos",
-    "temp/directories": "/tmp",  # noqa: S108 - the documented default
-    "temp/prefixes": "storage-,mat-debug-",
-    "limits/max-deletions-per-run": "10000",
-    "limits/max-saved-drop-percent": "20",
-    "limits/max-failure-percent": "10",
-    "quarantine/retention-hours": "0",
-}
 
 
 class Stack:
@@ -133,13 +113,13 @@ def write_parameters(
     ``limits/max-deletions-per-run``.
     """
     values = {
-        **PARAMETER_DEFAULTS,
+        **DEFAULTS,
         "supabase/url": storage_url,
         "supabase/service-role-key": service_role_key,
         "database/url": database_url,
         **{parameter_name(name): value for name, value in overrides.items()},
     }
-    aws.put_parameters(PARAMETER_PATH, values, SECURE_PARAMETERS)
+    aws.put_parameters(PARAMETER_PATH, values, SECRETS)
 
 
 def create_buckets(url: str, service_role_key: str) -> None:

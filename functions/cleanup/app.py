@@ -15,55 +15,44 @@ from storage_cleanup.cleanup.cycle import KEEP_HISTORY, run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import resolve
 from storage_cleanup.config.settings import Settings
-from storage_cleanup.errors import ConfigurationError, RequestError
-from storage_cleanup.events.cleanup import DrainRequest, parse_cleanup_event, parse_drain_event
+from storage_cleanup.errors import RefusedError
+from storage_cleanup.events.cleanup import CleanupRequest, DrainRequest, parse_cleanup_event, parse_drain_event
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.postgres.ledger import Database
 from storage_cleanup.scheduling.drain import start_drain
 from storage_cleanup.scheduling.rate import Interval
 from storage_cleanup.scheduling.rule import repair_rule
 from storage_cleanup.storage.object_store import ObjectStore
-from storage_cleanup.telemetry import (
-    logger,
-    metrics,
-    record_drain,
-    record_refusal,
-    record_run,
-    record_schedule,
-    record_start,
-    traced,
-)
+from storage_cleanup.telemetry import count, logger, metrics, record_refusal, record_run, record_schedule, record_start
 
 _KEEP_HISTORY = timedelta(days=int(os.environ.get("HISTORY_DAYS") or KEEP_HISTORY.days))
 
 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics(raise_on_empty_metrics=False)
-@traced
 def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """Run one cycle and return its account; refuse an event or a configuration that can't be trusted."""
     try:
         if drain := parse_drain_event(event):
-            return _start(drain)
-        result = _run(event, context)
-    except (ConfigurationError, RequestError) as refusal:
+            return _drain(drain)
+        result = _clean(parse_cleanup_event(event), context)
+    except RefusedError as refusal:
         record_refusal(refusal)
         raise
     record_run(result)
     return result.as_dict()
 
 
-def _start(drain: DrainRequest) -> dict[str, Any]:
-    settings = Settings.from_parameters(ParameterStore(os.environ["PARAMETER_PATH"]).tree())
-    answer = start_drain(drain, settings, states=client("stepfunctions"), state_machine=os.environ.get("DRAIN_ARN"))
-    record_drain()
+def _drain(request: DrainRequest) -> dict[str, Any]:
+    settings = Settings.from_parameters(_parameters().tree())
+    answer = start_drain(request, settings, states=client("stepfunctions"), state_machine=os.environ.get("DRAIN_ARN"))
+    count("DrainStarted")
     return answer
 
 
-def _run(event: Any, context: LambdaContext) -> RunResult:
-    request = parse_cleanup_event(event)
+def _clean(request: CleanupRequest, context: LambdaContext) -> RunResult:
     record_start(request.trigger)
-    parameters = ParameterStore(os.environ["PARAMETER_PATH"])
+    parameters = _parameters()
     settings = Settings.from_parameters(parameters.tree())
     options = resolve(request, settings)
     record_schedule(repair_rule(os.environ.get("RULE_NAME"), Interval(settings.active.interval_minutes)))
@@ -74,3 +63,7 @@ def _run(event: Any, context: LambdaContext) -> RunResult:
         ObjectStore(settings.supabase_url, key, give_up=watch.stop_reason, seconds_for=watch.seconds_for) as store,
     ):
         return run_cycle(settings, options, database=database, store=store, watch=watch, keep_history=_KEEP_HISTORY)
+
+
+def _parameters() -> ParameterStore:
+    return ParameterStore(os.environ["PARAMETER_PATH"])

@@ -12,25 +12,22 @@ from storage_cleanup.errors import ConfigurationError, RequestError
 from storage_cleanup.events.health import Period, ReportRequest, parse_health_event
 from storage_cleanup.health.checks import Status
 from storage_cleanup.health.runner import HealthAnswer, examine, refused
+from storage_cleanup.limits import REPORT_RESERVE_SECONDS
 from storage_cleanup.model.pricing import price_per_gigabyte_month
 from storage_cleanup.postgres.observer import Observer
-from storage_cleanup.telemetry import count, logger, metrics, traced
-
-_RESERVE_SECONDS = 10  # for drawing and delivering a report
+from storage_cleanup.telemetry import count, logger, metrics, record_refusal
 
 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics(raise_on_empty_metrics=False)
-@traced
 def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """Answer every check, or make a report; refuse an event that can't be meant."""
     try:
         request = parse_health_event(event)
     except RequestError as refusal:
-        count("RequestError")
-        logger.error(str(refusal), extra={"faults": refusal.faults})
+        record_refusal(refusal)
         raise
-    seconds = context.get_remaining_time_in_millis() / 1000 - _RESERVE_SECONDS
+    seconds = context.get_remaining_time_in_millis() / 1000 - REPORT_RESERVE_SECONDS
     if isinstance(request, ReportRequest):
         return _report(request.period, seconds)
     return _health(seconds).as_dict()

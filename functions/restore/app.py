@@ -1,8 +1,10 @@
-"""Undoing a run; not built yet."""
+"""Undoing a run; not built yet, so every event is refused in words."""
 
 from typing import Any
 
+from storage_cleanup.events.restore import refusal
 
-def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, str]:  # noqa: ARG001
-    """Say that there is nothing here yet."""
-    return {"status": "not_built", "message": "Restoring isn't built yet; nothing was restored."}
+
+def lambda_handler(event: Any, context: Any) -> dict[str, str]:  # noqa: ARG001
+    """Refuse the event."""
+    return {"status": "not_built", "message": refusal(event)}

@@ -6,14 +6,12 @@ Any event does: a changed parameter, a finished stack update, the minute's tick,
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any
 
-import boto3
-from botocore.config import Config
-
+from storage_cleanup.aws.clients import client
 from storage_cleanup.errors import ScheduleError
-from storage_cleanup.scheduling import monitor as cadence
+from storage_cleanup.limits import INVOCATION_SECONDS, WATCHING
+from storage_cleanup.scheduling import monitor
 from storage_cleanup.scheduling.rule import sync_rule
 from storage_cleanup.telemetry import count, logger, metrics
 
@@ -36,9 +34,9 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
         When the rule can't be read or changed.
     """
     rule = os.environ["RULE_NAME"]
-    parameters = cadence.read_schedule_parameters(_client("ssm"), os.environ["PARAMETER_PATH"])
+    parameters = monitor.read_schedule_parameters(client("ssm", WATCHING), os.environ["PARAMETER_PATH"])
     _watch(rule, parameters, datetime.now(UTC))
-    change = sync_rule(_client("events"), rule, cadence.wanted_interval(parameters))
+    change = sync_rule(client("events", WATCHING), rule, monitor.wanted_interval(parameters))
     count("ScheduleDrift", int(change.changed))
     summary = {"rule": rule, "before": change.before, "after": change.after, "changed": change.changed}
     if change.changed:
@@ -48,25 +46,22 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
     return summary
 
 
-def _watch(rule: str, parameters: Mapping[str, cadence.Parameter], now: datetime) -> None:
+def _watch(rule: str, parameters: Mapping[str, monitor.StoredParameter], now: datetime) -> None:
     """Count what the alarms need; what can't be counted stays missing, which is an alarm of its own."""
-    count("TestingProfileHours", round(cadence.testing_hours(parameters, now), 2))
-    timeout = timedelta(seconds=int(os.environ.get("CLEANUP_TIMEOUT_SECONDS", "900")))
+    count("TestingProfileHours", round(monitor.testing_hours(parameters, now), 2))
     try:
-        interval = cadence.rule_interval(_client("events"), rule)
-        start = now - cadence.look_back(interval, timeout)
-        figures = cadence.read_figures(
-            _client("cloudwatch"), metrics.namespace or "", metrics.service or "", start, now
+        seen = monitor.watch(
+            client("events", WATCHING),
+            client("cloudwatch", WATCHING),
+            rule=rule,
+            namespace=metrics.namespace or "",
+            service=metrics.service or "",
+            parameters=parameters,
+            timeout=timedelta(seconds=int(os.environ.get("CLEANUP_TIMEOUT_SECONDS") or INVOCATION_SECONDS)),
+            now=now,
         )
     except ScheduleError as error:
         logger.warning("The cycles can't be watched", extra={"error": str(error)})
         return
-    changed = [parameter.modified for parameter in parameters.values()]
-    count("IntervalsOverdue", round(cadence.intervals_overdue(interval, figures.started, changed, start, now), 2))
-    count("ConsecutiveFailedCycles", cadence.consecutive_failures(figures, timeout, now))
-
-
-@cache
-def _client(service: str) -> Any:
-    config = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
-    return boto3.client(service, config=config)  # type: ignore[call-overload]
+    count("IntervalsOverdue", round(seen.intervals_overdue, 2))
+    count("ConsecutiveFailedCycles", seen.consecutive_failures)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from local.keys import Keys
 from local.postgres import Database, Postgres
-from local.stack import PARAMETER_DEFAULTS, create_buckets, own_directory
+from local.stack import create_buckets, own_directory
 from local.storage_emulator import StorageServer
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import resolve
+from storage_cleanup.config.parameters import DEFAULTS
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.events.cleanup import parse_cleanup_event
 from storage_cleanup.model.account import RunResult
@@ -42,7 +43,7 @@ class Project:
     def parameters(self) -> dict[str, str]:
         """Return the parameters of a deployment for this project, with no breaker in the way of a campaign."""
         return {
-            **PARAMETER_DEFAULTS,
+            **DEFAULTS,
             "phases/temp-files": "false",
             "limits/max-saved-drop-percent": "100",
             "limits/max-failure-percent": "100",

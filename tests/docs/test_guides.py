@@ -16,7 +16,8 @@ from local.application import Application
 from local.clock import PRODUCTION, Clock
 from local.functions import RULE, Functions, function_for
 from local.postgres import ROOT
-from local.stack import PARAMETER_PATH, SECURE_PARAMETERS
+from local.stack import PARAMETER_PATH
+from storage_cleanup.config.parameters import SECRETS
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.health import checks as health
 from storage_cleanup.health import runner as checkup
@@ -147,7 +148,7 @@ class Reader:
         assert option == "--names"
         answer = self._servers.aws.ssm.delete_parameters(Names=[_local(name) for name in names])
         assert answer["InvalidParameters"] == []
-        assert {name.removeprefix(f"{PARAMETER_PATH}/") for name in answer["DeletedParameters"]} >= SECURE_PARAMETERS
+        assert {name.removeprefix(f"{PARAMETER_PATH}/") for name in answer["DeletedParameters"]} >= SECRETS
 
     def _invoke(self, words: list[str]) -> None:
         parser = argparse.ArgumentParser(exit_on_error=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from storage_cleanup.scheduling import monitor as cadence
+from storage_cleanup.scheduling import monitor
 from storage_cleanup.scheduling.rate import Interval
 from tests.infrastructure.alarms import Figures, states
 from tests.infrastructure.conftest import STAGE, Template
@@ -80,7 +80,7 @@ def overdue(interval: int, cycles: list[int], minutes: range, changed: int = -10
         seen = [START + timedelta(minutes=cycle) for cycle in cycles if cycle < minute]
         now = START + timedelta(minutes=minute)
         looked_since = now - timedelta(minutes=6 * interval + 17)
-        value = cadence.intervals_overdue(
+        value = monitor.intervals_overdue(
             Interval(interval), seen, [START + timedelta(minutes=changed)], looked_since, now
         )
         figures[minute] = [value]
@@ -146,27 +146,14 @@ def test_four_failed_cycles_in_a_row(translated: Template, interval: int, outcom
     finished = {time: 1.0 for time, outcome in zip(times, outcomes, strict=True) if outcome != "c"}
     failed = {time: 1.0 for time, outcome in zip(times, outcomes, strict=True) if outcome == "f"}
     now = times[-1] + timedelta(minutes=16)
-    count = cadence.consecutive_failures(cadence.Figures(started, finished, failed), timedelta(minutes=15), now)
+    count = monitor.consecutive_failures(monitor.Figures(started, finished, failed), timedelta(minutes=15), now)
     found = run(translated, "FailedCycles", {0: [count]}, range(1))
     assert (found[0] == "ALARM") is fires
-
-
-def test_a_cycle_under_way_has_not_failed() -> None:
-    started = {START + timedelta(minutes=minute): 1.0 for minute in (0, 3, 6, 9, 12)}
-    now = START + timedelta(minutes=14)
-    assert cadence.consecutive_failures(cadence.Figures(started, {}, {}), timedelta(minutes=15), now) == 0
 
 
 def test_a_day_of_testing_is_fine_and_the_third_is_not(translated: Template) -> None:
     figures = {minute: [minute / 60] for minute in range(50 * 60)}
     assert first_alarm(run(translated, "TestingTooLong", figures, range(50 * 60))) == 48 * 60 + 1
-
-
-def test_hours_of_testing_count_from_the_last_change() -> None:
-    hours, parameter = cadence.testing_hours, cadence.Parameter
-    assert hours({"profile": parameter("testing", START)}, START + timedelta(hours=49)) == 49
-    assert hours({"profile": parameter("production", START)}, START + timedelta(hours=49)) == 0
-    assert hours({}, START) == 0
 
 
 def test_a_nonsense_profile_is_an_alarm_and_a_hiccup_is_not(translated: Template) -> None:
@@ -230,7 +217,7 @@ def test_figures_carry_the_dimension_that_the_alarms_ask_for(translated: Templat
     function = translated["Resources"]["CleanupFunction"]["Properties"]
     service = function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
     name = service["Fn::Sub"].replace("${Stage}", STAGE)
-    script = "from storage_cleanup.observability import metrics; print(metrics.service)"
+    script = "from storage_cleanup.telemetry import metrics; print(metrics.service)"
     found = subprocess.run(
         [sys.executable, "-c", script],
         check=True,

@@ -139,7 +139,7 @@ def test_the_built_schedule_sync_moves_the_rule(schedule_sync: RuntimeEmulator, 
     }
     assert aws.rule_expression(RULE) == "rate(3 minutes)"
     aws.put_parameters(PATH, {"profile": "nonsense"})
-    with pytest.raises(FunctionError, match="profile is 'nonsense'; it accepts testing or production"):
+    with pytest.raises(FunctionError, match=r"profile is 'nonsense': .*; it accepts testing or production"):
         schedule_sync.invoke(event)
     assert aws.rule_expression(RULE) == "rate(3 minutes)"
     starts = re.findall(r"Init Duration: ([0-9.]+) ms", schedule_sync.output())

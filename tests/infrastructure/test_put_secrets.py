@@ -14,9 +14,9 @@ from tests.infrastructure.conftest import PATH, STAGE, Stack
 ROOT = Path(__file__).resolve().parents[2]
 SENTENCE = "There is no AWS region: set AWS_REGION to the region of the Supabase project"
 ANSWERS = {
-    "Project": "https://abc.supabase.co",
-    "Service": "sb_secret_x",
-    "Database": "postgresql://u:p@h:6543/postgres",
+    "supabase/url": "https://abc.supabase.co",
+    "supabase/service-role-key": "sb_secret_x",
+    "database/url": "postgresql://u:p@h:6543/postgres",
 }
 
 

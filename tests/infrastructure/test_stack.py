@@ -11,29 +11,11 @@ import boto3
 import pytest
 
 from local.runtime_emulator import ROOT
+from storage_cleanup.config.parameters import DEFAULTS, PARAMETERS
 from storage_cleanup.errors import ConfigurationError
 from tests.infrastructure.conftest import PATH, RULE, STACK, Stack, Template
 
 FUNCTIONS = {"cleanup": 900, "schedule-sync": 30, "health": 300, "restore": 900}
-DEFAULTS = {
-    "profile": "production",
-    "testing/interval-minutes": "3",
-    "testing/max-age-minutes": "3",
-    "production/interval-minutes": "60",
-    "production/max-age-minutes": "60",
-    "enabled": "true",
-    "dry-run": "false",
-    "phases/temp-files": "true",
-    "phases/storage-files": "true",
-    "phases/render-jobs": "true",
-    "buckets": "images,videos",
-    "temp/directories": "/tmp",
-    "temp/prefixes": "storage-,mat-debug-",
-    "limits/max-deletions-per-run": "10000",
-    "limits/max-saved-drop-percent": "20",
-    "limits/max-failure-percent": "10",
-    "quarantine/retention-hours": "0",
-}
 Sync = Callable[[], dict[str, Any]]
 
 
@@ -52,16 +34,19 @@ def test_functions(stack: Stack) -> None:
     assert kept == dict.fromkeys(groups, 90)
 
 
-def test_parameters_have_the_defaults_and_say_what_they_are(stack: Stack, translated: Template) -> None:
-    found = boto3.client("ssm").get_parameters_by_path(Path=PATH, Recursive=True)
+def test_parameters_are_those_of_the_table(stack: Stack) -> None:
     pages = boto3.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=PATH, Recursive=True)
-    found_all = {each["Name"].removeprefix(f"{PATH}/"): each["Value"] for page in pages for each in page["Parameters"]}
-    assert found["Parameters"]
-    assert found_all == DEFAULTS
-    for parameter in _parameters(translated).values():
-        properties = parameter["Properties"]
-        assert properties["Description"]
-        assert re.fullmatch(properties["AllowedPattern"], properties["Value"])
+    found = {each["Name"].removeprefix(f"{PATH}/"): each["Value"] for page in pages for each in page["Parameters"]}
+    assert found == DEFAULTS
+
+
+def test_parameters_say_what_the_table_says(translated: Template) -> None:
+    definitions = [each["Properties"] for each in _parameters(translated).values()]
+    found = {
+        each["Name"]["Fn::Sub"].removeprefix("/storage-cleanup/${Stage}/"): each["Description"] for each in definitions
+    }
+    assert found == {name: PARAMETERS[name].meaning for name in DEFAULTS}
+    assert all(re.fullmatch(each["AllowedPattern"], each["Value"]) for each in definitions)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from typing import Protocol
 
 from local.keys import Keys
 from local.postgres import Database as LocalDatabase
-from local.stack import PARAMETER_DEFAULTS
 from local.storage_emulator import StorageServer
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import resolve
+from storage_cleanup.config.parameters import DEFAULTS
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.events.cleanup import CleanupRequest
 from storage_cleanup.model.account import RunResult
@@ -35,7 +35,7 @@ def settings_of(project: Project, **overrides: str) -> Settings:
     """Return the default settings for a project; ``limits__max_deletions_per_run`` is a parameter's name here."""
     return Settings.from_parameters(
         {
-            **PARAMETER_DEFAULTS,
+            **DEFAULTS,
             "phases/temp-files": "false",
             "supabase/url": project.storage.url,
             "supabase/service-role-key": project.keys.service_role,

@@ -17,13 +17,15 @@ from supabase import ClientOptions, create_client
 from local.aws import Aws
 from local.postgres import Database, Postgres
 from local.process import answers
-from local.stack import PARAMETER_DEFAULTS, PARAMETER_PATH, Stack, own_directory
+from local.stack import PARAMETER_PATH, Stack, own_directory
+from storage_cleanup.config.parameters import PARAMETERS
 from tests.conftest import Servers
 
 START_AND_WAIT = """
 import sys, time
 from pathlib import Path
 from local.postgres import Postgres
+from storage_cleanup.config.parameters import DEFAULTS
 cluster = Postgres(Path(sys.argv[1]))
 cluster.start()
 print(cluster.port, flush=True)
@@ -114,11 +116,7 @@ def test_stack(directory: Path) -> None:
     with Stack(directory) as stack:
         stack.put_parameters(profile="testing", limits__max_deletions_per_run="7")
         parameters = read_parameters(stack.aws)
-        assert parameters.keys() == PARAMETER_DEFAULTS.keys() | {
-            "supabase/url",
-            "supabase/service-role-key",
-            "database/url",
-        }
+        assert parameters.keys() == PARAMETERS.keys()
         assert (parameters["profile"], parameters["limits/max-deletions-per-run"]) == ("testing", "7")
         with psycopg.connect(parameters["database/url"]) as worker:
             assert worker.execute("select storage_cleanup.schema_version()").fetchone() == (1,)

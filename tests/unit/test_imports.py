@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"aws_xray_sdk", "boto3", "httpx", "jinja2", "pydantic", "pygal", "storage3", "supabase"}
 
 
-@pytest.mark.parametrize("function", ["cleanup", "health"])
+@pytest.mark.parametrize("function", ["cleanup", "health", "restore", "schedule_sync"])
 def test_a_function_loads_nothing_that_it_does_not_need(function: str) -> None:
     program = f"import sys, app; print(*sorted({HEAVY} & sys.modules.keys()))"
     path = f"{ROOT / 'functions' / function}:{ROOT / 'layers/storage_cleanup'}"

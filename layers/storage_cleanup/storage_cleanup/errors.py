@@ -3,49 +3,52 @@
 ::
 
     StorageCleanupError
-    ├── ConfigurationError      parameters are missing, unknown or nonsense; names each one
-    ├── RequestError            the event asks for something that it may not, or in a way that can't be read
+    ├── RefusedError            nothing was begun; names each fault and what is accepted
+    │   ├── ConfigurationError  parameters are missing, unknown or nonsense
+    │   └── RequestError        the event asks for something that it may not, or in a way that can't be read
     ├── UnsafeError             a precondition of deleting anything doesn't hold (key, guard, schema, blindness …)
-    │   └── BreakerOpenError         the circuit breaker stopped the run
-    ├── ScheduleError           EventBridge's rule couldn't be read or changed
+    │   └── BreakerOpenError    the circuit breaker stopped the run
     ├── DeliveryError           S3 or SNS refused a report
+    ├── DrainError              Step Functions couldn't start a drain
+    ├── ScheduleError           EventBridge's rule, or the figures of its cycles, couldn't be read or changed
     ├── DatabaseError           PostgreSQL can't be reached, or a statement failed
     └── ObjectStoreError        Supabase Storage refused or failed, after all retries
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class StorageCleanupError(Exception):
     """Base of all errors that the package raises on purpose."""
 
 
-class ConfigurationError(StorageCleanupError):
-    """The parameters can't be used; nothing was deleted.
+class RefusedError(StorageCleanupError):
+    """A refusal before anything was begun; raised as one of its two kinds.
 
     Parameters
     ----------
     faults
-        One sentence a fault, each naming the parameter and what it accepts.
+        One sentence a fault, each naming what it is about and what is accepted.
     """
+
+    what: ClassVar[str]
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
-        super().__init__("Configuration refused, nothing was deleted: " + "; ".join(self.faults))
+        super().__init__(f"{self.what} refused, nothing was deleted: " + "; ".join(self.faults))
 
 
-class RequestError(StorageCleanupError):
-    """The event is refused; nothing was deleted.
+class ConfigurationError(RefusedError):
+    """The parameters can't be used; nothing was deleted. Each fault names the parameter."""
 
-    Parameters
-    ----------
-    faults
-        One sentence a fault, each naming the field and what it accepts.
-    """
+    what = "Configuration"
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("Event refused, nothing was deleted: " + "; ".join(self.faults))
+
+class RequestError(RefusedError):
+    """The event is refused; nothing was deleted. Each fault names the field."""
+
+    what = "Event"
 
 
 class UnsafeError(StorageCleanupError):

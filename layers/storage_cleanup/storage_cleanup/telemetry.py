@@ -1,20 +1,18 @@
-"""The one owner of Logger, Metrics and Tracer.
+"""The one owner of Logger and Metrics.
 
 Modules of the package log through ``logging.getLogger(__name__)``. The logger here is named like the package, so
 Powertools' handler formats their lines as JSON, with the fields that they pass as ``extra``.
 """
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-from storage_cleanup.errors import ConfigurationError, RequestError
+from storage_cleanup.errors import ConfigurationError, RefusedError
 from storage_cleanup.model.account import PhaseResult, RunResult, ScheduleChange
 from storage_cleanup.model.vocabulary import Phase, Status, Trigger
 
@@ -22,21 +20,6 @@ NAMESPACE = "StorageCleanup"
 logger = Logger(service="storage_cleanup")
 metrics = Metrics(namespace=NAMESPACE, service=os.environ.get("POWERTOOLS_SERVICE_NAME", "storage-cleanup"))
 """Its dimension ``service`` names the stage as well, so that two stages of one account don't share their figures."""
-
-_Handler = TypeVar("_Handler", bound=Callable[..., Any])
-
-
-def traced(handler: _Handler) -> _Handler:
-    """Trace a handler with X-Ray where ``TRACING`` is ``on`` and the SDK is there; it is loaded only then.
-
-    The layer doesn't carry the SDK, which ends in February 2027; Lambda's own segments need none. Whatever follows it
-    is chosen here.
-    """
-    if os.environ.get("TRACING", "off") != "on" or find_spec("aws_xray_sdk") is None:
-        return handler
-    from aws_lambda_powertools import Tracer  # noqa: PLC0415  (its import is the user's time)
-
-    return Tracer(service=metrics.service).capture_lambda_handler(handler)  # type: ignore[return-value]
 
 
 def count(name: str, value: float = 1) -> None:
@@ -51,12 +34,7 @@ def record_start(trigger: Trigger) -> None:
             pass
 
 
-def record_drain() -> None:
-    """Count that a drain was started; its cycles report what they do as any other."""
-    count("DrainStarted")
-
-
-def record_refusal(refusal: ConfigurationError | RequestError) -> None:
+def record_refusal(refusal: RefusedError) -> None:
     """Emit and log that a run was refused; a refused configuration is a failed cycle."""
     logger.error(str(refusal), extra={"faults": refusal.faults})
     count(type(refusal).__name__)

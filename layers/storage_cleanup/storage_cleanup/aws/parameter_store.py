@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from storage_cleanup.aws import clients as aws
+from storage_cleanup.aws.clients import AWS_ERRORS, error_code
+from storage_cleanup.aws.clients import client as make_client
 from storage_cleanup.errors import ConfigurationError
 
 _HINTS = {
@@ -27,7 +26,7 @@ class ParameterStore:
     path
         Such as ``/storage-cleanup/production``; a slash at its end makes no difference.
     client
-        A client of ``ssm``; `aws.client` unless given.
+        A client of ``ssm``; `storage_cleanup.aws.clients.client` unless given.
 
     Raises
     ------
@@ -40,8 +39,8 @@ class ParameterStore:
         if not self._path.startswith("/"):
             raise ConfigurationError([f"the path {path!r} isn't one; it accepts /storage-cleanup/<stage>"])
         try:
-            self._client = client or aws.client("ssm")
-        except BotoCoreError as error:
+            self._client = client or make_client("ssm")
+        except AWS_ERRORS as error:
             raise _unreadable(self._path, error) from error
 
     def tree(self) -> dict[str, str]:
@@ -57,7 +56,7 @@ class ParameterStore:
         )
         try:
             tree = {each["Name"]: each["Value"] for page in pages for each in page.get("Parameters", ())}
-        except (BotoCoreError, ClientError) as error:
+        except AWS_ERRORS as error:
             raise _unreadable(self._path, error) from error
         if not tree:
             raise ConfigurationError([f"there are no parameters below {self._path}"])
@@ -74,20 +73,13 @@ class ParameterStore:
         name = f"{self._path}/enabled"
         try:
             answer = self._client.get_parameter(Name=name, WithDecryption=True)
-        except (BotoCoreError, ClientError) as error:
-            if _code(error) == "ParameterNotFound":
+        except AWS_ERRORS as error:
+            if error_code(error) == "ParameterNotFound":
                 return False
             raise _unreadable(name, error) from error
         return str(answer.get("Parameter", {}).get("Value")).lower() == "true"
 
 
 def _unreadable(name: str, error: Exception) -> ConfigurationError:
-    hint = _HINTS.get(_code(error), "it failed")
+    hint = _HINTS.get(error_code(error), "it failed")
     return ConfigurationError([f"{name} can't be read from Parameter Store: {hint} ({error})"])
-
-
-def _code(error: Exception) -> str:
-    """Return AWS's code, or the name of the transport's exception."""
-    if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", ""))
-    return type(error).__name__

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from storage_cleanup.config.settings import Settings, phase_parameter
+from storage_cleanup.config.parameters import phase_parameter
+from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import RequestError
 from storage_cleanup.events.cleanup import CleanupRequest
 from storage_cleanup.model.vocabulary import Phase, Trigger

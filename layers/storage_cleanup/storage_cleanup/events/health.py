@@ -1,13 +1,10 @@
-"""What an invocation of the health function asks for; refused like a cleanup's event, field by field."""
+"""What an invocation of the function health asks for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from storage_cleanup.errors import RequestError
-from storage_cleanup.events.wording import shown, unknown_names
-
-_ACCEPTED = 'accepted are {"action": "health"} and {"action": "report", "period": "daily|weekly|monthly|quarterly"}'
+from storage_cleanup.events.fields import not_for_this_function, one_of, read_fields
 
 
 class Period(StrEnum):
@@ -17,6 +14,10 @@ class Period(StrEnum):
     WEEKLY = "weekly"
     MONTHLY = "monthly"
     QUARTERLY = "quarterly"
+
+
+_ACCEPTED = f'are {{"action": "health"}} and {{"action": "report", "period": "{"|".join(Period)}"}}'
+_REPORT_FIELDS = {"period": one_of(Period)}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ReportRequest:
 
 
 def parse_health_event(event: object) -> HealthRequest | ReportRequest:
-    """Read the event of the health function; a schedule sends the same JSON as a person.
+    """Read the event of the function health; a schedule sends the same JSON as a person.
 
     Raises
     ------
@@ -44,23 +45,9 @@ def parse_health_event(event: object) -> HealthRequest | ReportRequest:
     >>> parse_health_event({"action": "report", "period": "weekly"}).period.value
     'weekly'
     """
-    if not isinstance(event, Mapping):
-        raise RequestError([f"an event that is {shown(event)} isn't for this function; {_ACCEPTED}"])
-    match event.get("action"):
-        case "health":
-            _refuse(unknown_names(event, ("action",), "field"))
-            return HealthRequest()
-        case "report":
-            faults = unknown_names(event, ("action", "period"), "field")
-            period = event.get("period")
-            if not isinstance(period, str) or period not in set(Period):
-                faults.append(f"period is {shown(period)}; it accepts {', '.join(Period)}")
-            _refuse(faults)
-            return ReportRequest(Period(str(period)))
-    what = f"whose action is {shown(event['action'])}" if "action" in event else "without an action"
-    raise RequestError([f"an event {what} isn't for this function; {_ACCEPTED}"])
-
-
-def _refuse(faults: list[str]) -> None:
-    if faults:
-        raise RequestError(faults)
+    match event:
+        case Mapping() if event.get("action") == "health":
+            return HealthRequest(**read_fields(event, {}))
+        case Mapping() if event.get("action") == "report":
+            return ReportRequest(**read_fields(event, _REPORT_FIELDS))
+    raise not_for_this_function(event, _ACCEPTED)

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from storage_cleanup.config.settings import Settings, phase_parameter
+from storage_cleanup.aws.clients import AWS_ERRORS, error_code
+from storage_cleanup.config.parameters import phase_parameter
+from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ConfigurationError, StorageCleanupError
 from storage_cleanup.health import checks
 from storage_cleanup.health.checks import Check, Status
+from storage_cleanup.model.origin import own_origins
 from storage_cleanup.model.vocabulary import Phase
 from storage_cleanup.postgres.observer import Finding, LastCycle, Observer, Orders
 from storage_cleanup.scheduling.rate import Interval
-from storage_cleanup.storage.paths import project_ref
 
 _Question = tuple[tuple[str, ...], Callable[[], Iterator[Check]]]
 
@@ -65,7 +65,7 @@ def examine(settings: Settings, observer: Observer, *, events: Any, rule_name: s
     Parameters
     ----------
     events
-        A boto3 client for ``events``.
+        A client of ``events``.
     rule_name
         The rule that starts cycles.
     """
@@ -191,7 +191,7 @@ class _Examination:
         yield checks.judge_indexes(scans, [index.name for index in indexes if not index.is_valid])
 
     def _foreign_keys(self) -> Iterator[Check]:
-        yield health.judge_foreign_keys(self.observer.foreign_keys_without_index())
+        yield checks.judge_foreign_keys(self.observer.foreign_keys_without_index())
 
     def _privileges(self) -> Iterator[Check]:
         role = self.observer.role()
@@ -262,11 +262,9 @@ def _schedule(settings: Settings, events: Any, rule_name: str) -> Check:
     expected = Interval(settings.active.interval_minutes)
     try:
         rule: Mapping[str, Any] = events.describe_rule(Name=rule_name)
-    except ClientError as error:
-        if error.response.get("Error", {}).get("Code") == "ResourceNotFoundException":
+    except AWS_ERRORS as error:
+        if error_code(error) == "ResourceNotFoundException":
             return checks.judge_schedule(None, None, expected.expression, agrees=False)
-        return checks.unanswered("schedule", f"the rule {rule_name} can't be read ({error})")
-    except BotoCoreError as error:
         return checks.unanswered("schedule", f"the rule {rule_name} can't be read ({error})")
     expression = rule.get("ScheduleExpression", "")
     return checks.judge_schedule(
@@ -287,9 +285,7 @@ def _breaker_message(last: LastCycle | None) -> str | None:
 
 def _origins(settings: Settings) -> Collection[str]:
     """Return the beginnings that an absolute URL of this project may have, in lower case."""
-    origin = settings.supabase_url
-    ref = project_ref(origin)
-    own = [origin] if ref is None else [origin, f"https://{ref}.storage.supabase.co"]
+    own = own_origins(settings.supabase_url)
     return [*own, *(each.partition(":")[2] for each in own)]
 
 

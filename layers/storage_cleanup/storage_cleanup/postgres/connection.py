@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.resources import as_file, files
-from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import psycopg
@@ -25,6 +24,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
 
 from storage_cleanup.errors import DatabaseError, UnsafeError
+from storage_cleanup.model.origin import is_loopback
 
 INSTALL = "run database/install.sql of this release as postgres"
 _CONNECT_SECONDS = 10
@@ -211,16 +211,6 @@ def _connect(url: str, seconds: float) -> _Connection:
             application_name="storage-cleanup",
             **tls,
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine (a socket directory counts)."""
-    if host == "localhost" or host.startswith("/"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -2,17 +2,11 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
+from storage_cleanup.aws.clients import AWS_ERRORS, client
 from storage_cleanup.errors import DeliveryError
+from storage_cleanup.limits import DELIVERING, MAX_SUBJECT_LENGTH
 from storage_cleanup.reports.report import Report
-
-_CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
-_LONGEST_SUBJECT = 100  # characters; SNS refuses more
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ def deliver(report: Report, page: str, address: Address) -> dict[str, str]:
         places = _store(report, page, address.bucket) if address.bucket else {}
         if address.topic_arn:
             _announce(report, places, address.topic_arn)
-    except (ClientError, BotoCoreError) as error:
+    except AWS_ERRORS as error:
         raise DeliveryError(f"The report couldn't be delivered: {error}") from error
     return places
 
@@ -49,9 +43,9 @@ def _store(report: Report, page: str, bucket: str) -> dict[str, str]:
     base = f"reports/{report.period.value}/{report.until:%Y-%m-%dT%H%MZ}"
     figures = json.dumps(report.as_dict(), indent=2)
     contents = {"html": (page, "text/html; charset=utf-8"), "json": (figures, "application/json")}
-    client: Any = boto3.client("s3", config=_CONFIG)
+    s3 = client("s3", DELIVERING)
     for suffix, (text, kind) in contents.items():
-        client.put_object(Bucket=bucket, Key=f"{base}.{suffix}", Body=text.encode(), ContentType=kind)
+        s3.put_object(Bucket=bucket, Key=f"{base}.{suffix}", Body=text.encode(), ContentType=kind)
     return {suffix: f"s3://{bucket}/{base}.{suffix}" for suffix in contents}
 
 
@@ -60,5 +54,6 @@ def _announce(report: Report, places: dict[str, str], topic_arn: str) -> None:
     lines = list(report.sentences)
     if places:
         lines += ["", "The page:", f"aws s3 cp {places['html']} ."]
-    client: Any = boto3.client("sns", config=_CONFIG)
-    client.publish(TopicArn=topic_arn, Subject=subject[:_LONGEST_SUBJECT], Message="\n".join(lines))
+    client("sns", DELIVERING).publish(
+        TopicArn=topic_arn, Subject=subject[:MAX_SUBJECT_LENGTH], Message="\n".join(lines)
+    )

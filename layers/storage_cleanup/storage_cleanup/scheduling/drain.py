@@ -10,18 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from storage_cleanup.config.settings import Settings, phase_parameter
+from storage_cleanup.aws.clients import AWS_ERRORS
+from storage_cleanup.config.parameters import phase_parameter
+from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import DrainError, RequestError
 from storage_cleanup.events.cleanup import DrainRequest
+from storage_cleanup.limits import MAX_DRAIN_CYCLE_DELETIONS, MAX_DRAIN_CYCLES
 from storage_cleanup.model.vocabulary import Phase
-
-MOST_CYCLES = 2_000
-"""Cycles of one drain: each takes 9 of the 25,000 events that an execution may have, and a retry takes 3."""
-
-_LARGEST_CYCLE = 50_000
-"""Deletions that a cycle surely finishes in its time, so that no part of the budget ends with an invocation."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def start_drain(request: DrainRequest, settings: Settings, *, states: Any, state
     """
     if state_machine is None:
         raise RequestError(["a drain needs the state machine of a deployed stack; here, send cleanup events instead"])
-    most_a_cycle = min(settings.max_deletions_per_run, _LARGEST_CYCLE)
+    most_a_cycle = min(settings.max_deletions_per_run, MAX_DRAIN_CYCLE_DELETIONS)
     shares = deal(request.max_deletions, request.workers, most_a_cycle)
     if faults := _faults(shares, settings):
         raise RequestError(faults)
@@ -96,7 +91,7 @@ def start_drain(request: DrainRequest, settings: Settings, *, states: Any, state
             name=str(uuid4()),
             input=json.dumps({"workers": [worker] * shares.workers}),
         )
-    except (BotoCoreError, ClientError) as error:
+    except AWS_ERRORS as error:
         raise DrainError(f"the drain couldn't be started: {error}") from error
     return {
         "status": "started",
@@ -118,8 +113,8 @@ def _faults(shares: Shares, settings: Settings) -> list[str]:
         for phase in (Phase.STORAGE_FILES, Phase.RENDER_JOBS)
         if phase not in settings.phases
     ]
-    if shares.workers * shares.cycles > MOST_CYCLES:
-        most = MOST_CYCLES * min(settings.max_deletions_per_run, _LARGEST_CYCLE)
+    if shares.workers * shares.cycles > MAX_DRAIN_CYCLES:
+        most = MAX_DRAIN_CYCLES * min(settings.max_deletions_per_run, MAX_DRAIN_CYCLE_DELETIONS)
         faults.append(
             f"max_deletions is too much for one drain: with limits/max-deletions-per-run "
             f"{settings.max_deletions_per_run} it accepts up to about {most}"

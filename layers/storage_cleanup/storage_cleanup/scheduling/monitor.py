@@ -9,24 +9,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from storage_cleanup.errors import ConfigurationError, ScheduleError
-from storage_cleanup.limits import MAX_INTERVAL_MINUTES
+from storage_cleanup.aws.clients import AWS_ERRORS
+from storage_cleanup.config.parameters import interval_parameter, read_one
+from storage_cleanup.errors import ScheduleError
+from storage_cleanup.limits import MAX_LOOK_BACK_DAYS, SCHEDULE_ALLOWANCE_MINUTES
 from storage_cleanup.model.vocabulary import Profile
 from storage_cleanup.scheduling.rate import Interval
 
-ALLOWANCE = timedelta(minutes=2)
-"""EventBridge starts a rate's event within its minute, and a figure is visible within another."""
-
-_LONGEST_LOOK = timedelta(days=14)  # CloudWatch keeps figures by the minute for 15 days
+_ALLOWANCE = timedelta(minutes=SCHEDULE_ALLOWANCE_MINUTES)
 
 Series = Mapping[datetime, float]
 """Figures by the minute."""
 
 
 @dataclass(frozen=True)
-class Parameter:
+class StoredParameter:
     """A parameter's value and when it was put."""
 
     value: str
@@ -42,17 +39,25 @@ class Figures:
     failed: Series
 
 
-def read_schedule_parameters(ssm: Any, path: str) -> dict[str, Parameter]:
+@dataclass(frozen=True)
+class Watched:
+    """By how many intervals the next cycle is late, and how many cycles failed since the last good one."""
+
+    intervals_overdue: float
+    consecutive_failures: int
+
+
+def read_schedule_parameters(ssm: Any, path: str) -> dict[str, StoredParameter]:
     """Return the parameters of the schedule that exist, by their names relative to ``path``: no secret is read."""
-    names = ["profile", *(f"{profile}/interval-minutes" for profile in Profile)]
+    names = ["profile", *map(interval_parameter, Profile)]
     answer = ssm.get_parameters(Names=[f"{path}/{name}" for name in names])
     return {
-        each["Name"].removeprefix(f"{path}/"): Parameter(each["Value"], each["LastModifiedDate"])
+        each["Name"].removeprefix(f"{path}/"): StoredParameter(each["Value"], each["LastModifiedDate"])
         for each in answer["Parameters"]
     }
 
 
-def wanted_interval(parameters: Mapping[str, Parameter]) -> Interval:
+def wanted_interval(parameters: Mapping[str, StoredParameter]) -> Interval:
     """Return the interval of the profile that applies.
 
     The other profile's interval isn't looked at: while it is wrong, the schedule can still be right.
@@ -62,21 +67,11 @@ def wanted_interval(parameters: Mapping[str, Parameter]) -> Interval:
     ConfigurationError
         When the profile or its interval is missing or nonsense.
     """
-    profile = parameters["profile"].value if "profile" in parameters else None
-    if profile is None or profile not in set(Profile):
-        what = "is missing" if profile is None else f"is {profile!r}"
-        raise ConfigurationError([f"profile {what}; it accepts testing or production"])
-    name = f"{profile}/interval-minutes"
-    text = parameters[name].value if name in parameters else None
-    # Five digits at most: the largest number has no more, and int() is slow on a book full of them.
-    minutes = int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) <= 5 else 0
-    if not 1 <= minutes <= MAX_INTERVAL_MINUTES:
-        what = "is missing" if text is None else f"is {text!r}"
-        raise ConfigurationError([f"{name} {what}; it accepts a whole number from 1 to {MAX_INTERVAL_MINUTES}"])
-    return Interval(minutes)
+    tree = {name: parameter.value for name, parameter in parameters.items()}
+    return Interval(read_one(interval_parameter(read_one("profile", tree)), tree))
 
 
-def testing_hours(parameters: Mapping[str, Parameter], now: datetime) -> float:
+def testing_hours(parameters: Mapping[str, StoredParameter], now: datetime) -> float:
     """Return for how long the profile has been ``testing``; 0 under any other."""
     profile = parameters.get("profile")
     if profile is None or profile.value != Profile.TESTING:
@@ -94,13 +89,13 @@ def rule_interval(events: Any, rule: str) -> Interval:
     """
     try:
         return Interval.from_expression(events.describe_rule(Name=rule).get("ScheduleExpression", ""))
-    except (ClientError, BotoCoreError, ValueError) as error:
+    except (*AWS_ERRORS, ValueError) as error:
         raise ScheduleError(f"The rate of the rule {rule} couldn't be read: {error}") from error
 
 
 def look_back(interval: Interval, timeout: timedelta) -> timedelta:
     """Return how far back figures are needed to judge an interval."""
-    return min(6 * timedelta(minutes=interval.minutes) + timeout + ALLOWANCE, _LONGEST_LOOK)
+    return min(6 * timedelta(minutes=interval.minutes) + timeout + _ALLOWANCE, timedelta(days=MAX_LOOK_BACK_DAYS))
 
 
 def read_figures(cloudwatch: Any, namespace: str, service: str, start: datetime, end: datetime) -> Figures:
@@ -138,9 +133,44 @@ def read_figures(cloudwatch: Any, namespace: str, service: str, start: datetime,
                 pairs = zip(result["Timestamps"], result["Values"], strict=True)
                 # A minute in which nothing happened may come as 0.
                 series[result["Id"]].update({minute: value for minute, value in pairs if value})
-    except (ClientError, BotoCoreError) as error:
+    except AWS_ERRORS as error:
         raise ScheduleError(f"The figures of the cycles couldn't be read: {error}") from error
     return Figures(**series)
+
+
+def watch(
+    events: Any,
+    cloudwatch: Any,
+    *,
+    rule: str,
+    service: str,
+    namespace: str,
+    parameters: Mapping[str, StoredParameter],
+    timeout: timedelta,
+    now: datetime,
+) -> Watched:
+    """Return how the cycles that a rule starts keep to its own rate.
+
+    Parameters
+    ----------
+    events, cloudwatch
+        Clients of these services.
+    namespace, service
+        Where the cycles' metrics are, and their dimension.
+    timeout
+        How long a cycle may take.
+
+    Raises
+    ------
+    ScheduleError
+        When the rule or the figures can't be read.
+    """
+    interval = rule_interval(events, rule)
+    start = now - look_back(interval, timeout)
+    figures = read_figures(cloudwatch, namespace, service, start, now)
+    changed = [parameter.modified for parameter in parameters.values()]
+    overdue = intervals_overdue(interval, figures.started, changed, start, now)
+    return Watched(overdue, consecutive_failures(figures, timeout, now))
 
 
 def intervals_overdue(
@@ -156,7 +186,7 @@ def intervals_overdue(
         A cycle before this time wouldn't be in ``started``.
     """
     last_sign = max([looked_since, *started, *changed])
-    late = now - last_sign - timedelta(minutes=interval.minutes) - ALLOWANCE
+    late = now - last_sign - timedelta(minutes=interval.minutes) - _ALLOWANCE
     return max(0.0, late / timedelta(minutes=interval.minutes))
 
 

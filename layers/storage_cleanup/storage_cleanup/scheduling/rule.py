@@ -3,9 +3,7 @@
 import logging
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from storage_cleanup.aws.clients import client
+from storage_cleanup.aws.clients import AWS_ERRORS, client
 from storage_cleanup.errors import ScheduleError
 from storage_cleanup.model.account import ScheduleChange
 from storage_cleanup.scheduling.rate import Interval
@@ -38,7 +36,7 @@ def sync_rule(events: Any, rule_name: str, interval: Interval) -> ScheduleChange
         # PutRule nulls what it isn't given, and enables the rule.
         kept = {name: rule[name] for name in _CARRIED if rule.get(name)}
         events.put_rule(Name=rule_name, ScheduleExpression=interval.expression, **kept)
-    except (ClientError, BotoCoreError) as error:
+    except AWS_ERRORS as error:
         raise ScheduleError(f"The rule {rule_name} couldn't be set to {interval.expression}: {error}") from error
     return ScheduleChange(before, interval.expression, changed=True)
 
@@ -65,6 +63,6 @@ def repair_rule(rule_name: str | None, interval: Interval) -> ScheduleChange | N
         return None
     try:
         return sync_rule(client("events"), rule_name, interval)
-    except (ScheduleError, BotoCoreError) as error:
+    except (ScheduleError, *AWS_ERRORS) as error:
         _log.warning("The schedule couldn't be checked: %s", error)
         return None

@@ -21,6 +21,7 @@ from string import ascii_letters, digits
 from urllib.parse import unquote
 
 from storage_cleanup.limits import LONGEST_NAME, LONGEST_URL
+from storage_cleanup.model.origin import DEFAULT_PORTS, normal_origin, own_origins
 from storage_cleanup.model.reasons import Reason
 
 WHITE_SPACE = " \t\n\r\f\v"
@@ -52,8 +53,6 @@ RESERVED_BUCKETS = frozenset(
 LEGAL_IN_NAMES = frozenset(ascii_letters + digits + "_/!.*'()&$@=;:+,?- ")
 """The characters that the server accepts in the name of an object; those of a bucket's are the same but for ``/``."""
 
-
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
 _DOT_SEGMENTS = frozenset({".", ".."})
 
 
@@ -110,21 +109,6 @@ def parse_storage_url(url: object, *, origin: str, buckets: Collection[str]) -> 
     return StorageObject(bucket, name)
 
 
-def normal_origin(scheme: str, authority: str) -> str:
-    """Return ``scheme://host[:port]`` in lower case and without the scheme's default port."""
-    scheme, authority = scheme.lower(), authority.lower()
-    host, colon, port = authority.rpartition(":")
-    if not colon or "]" in port:  # no port; the colons of an IPv6 address stand in brackets
-        return f"{scheme}://{authority}"
-    return f"{scheme}://{host}" if port in {"", _DEFAULT_PORTS.get(scheme)} else f"{scheme}://{authority}"
-
-
-def project_ref(origin: str) -> str | None:
-    """Return ``abc`` for ``https://abc.supabase.co``, and None for any other origin."""
-    ref, _, domain = origin.removeprefix("https://").partition(".")
-    return ref if origin.startswith("https://") and domain == "supabase.co" else None
-
-
 def _text(url: object) -> str:
     if url is None:
         raise _RefusedError(Reason.EMPTY)
@@ -165,7 +149,7 @@ def _path(text: str, origin: str) -> str:
     if "@" in authority:
         raise _RefusedError(Reason.CREDENTIALS)
     own_scheme, _, own_authority = origin.partition("://")
-    if normal_origin(scheme or own_scheme, authority) not in _own_origins(normal_origin(own_scheme, own_authority)):
+    if normal_origin(scheme or own_scheme, authority) not in own_origins(normal_origin(own_scheme, own_authority)):
         raise _RefusedError(Reason.FOREIGN_HOST)
     return path
 
@@ -176,17 +160,12 @@ def _split(text: str) -> tuple[str | None, str | None, str]:
     scheme, colon, rest = text.partition(":")
     if not colon or "/" in scheme:  # a colon behind a slash belongs to the path
         scheme, rest = None, text
-    elif scheme.lower() not in _DEFAULT_PORTS or not rest.startswith("//"):
+    elif scheme.lower() not in DEFAULT_PORTS or not rest.startswith("//"):
         raise _RefusedError(Reason.NOT_A_URL)
     if not rest.startswith("//"):
         return None, None, rest
     authority, _, path = rest[2:].partition("/")
     return scheme, authority, path
-
-
-def _own_origins(origin: str) -> set[str]:
-    ref = project_ref(origin)
-    return {origin} if ref is None else {origin, f"https://{ref}.storage.supabase.co"}
 
 
 def _bucket_and_name(path: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import pytest
 
 from storage_cleanup.model.reasons import MEANINGS, meaning
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "layers/storage_cleanup/storage_cleanup"
 NO_REASONS = {"claimed", "already_missing", "deleted", "file_deleted", "done", "unasked"}
 

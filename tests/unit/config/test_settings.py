@@ -1,42 +1,16 @@
 """The parameters: read as a whole, strictly, and refused with every fault at once."""
 
 from dataclasses import FrozenInstanceError
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage_cleanup.config.settings import Settings, key_faults
 from storage_cleanup.errors import ConfigurationError
 from storage_cleanup.model.vocabulary import Phase, Profile
-from tests.unit.examples import OTHER_REF, PARAMETERS, REF, jwt
-
-NOW = datetime(2026, 11, 24, tzinfo=UTC)
-LATER, EARLIER = NOW + timedelta(days=1), NOW - timedelta(seconds=1)
-
-
-def read(**changes: str) -> Settings:
-    return read_tree({**PARAMETERS, **changes})
-
-
-def read_tree(parameters: dict[str, str]) -> Settings:
-    return Settings.from_parameters(parameters, now=NOW)
-
-
-def faults(changes: dict[str, str]) -> tuple[str, ...]:
-    with pytest.raises(ConfigurationError) as refusal:
-        read_tree({**PARAMETERS, **changes})
-    return refusal.value.faults
-
-
-def only_fault(name: str, value: str) -> str:
-    found = faults({name: value})
-    assert len(found) == 1
-    assert found[0].startswith(name)
-    assert "it accepts" in found[0]
-    return found[0]
+from tests.unit.config.reading import faults, only_fault, read, read_tree
+from tests.unit.examples import PARAMETERS, REF
 
 
 def test_the_defaults_of_the_design_are_read() -> None:
@@ -51,7 +25,6 @@ def test_the_defaults_of_the_design_are_read() -> None:
     assert found.temp_prefixes == ("storage-", "mat-debug-")
     assert found.max_deletions_per_run == 10000
     assert (found.max_saved_drop_percent, found.max_failure_percent) == (20, 10)
-    assert found.quarantine_retention_hours == 0
     assert found.supabase_url == f"https://{REF}.supabase.co"
     assert found.database_url.get_secret_value() == PARAMETERS["database/url"]
 
@@ -119,11 +92,9 @@ NUMBERS = [name for name, value in PARAMETERS.items() if value.isdecimal()]
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize(
-    "value", ["1e3", "+5", "-1", " 5", "5 ", "5.0", "0x5", "\u0665", "\xb2", "1_0", "five", "9" * 5000]
-)
-def test_numbers_are_decimal_digits(name: str, value: str) -> None:
-    only_fault(name, value)
+def test_numbers_are_decimal_digits(name: str) -> None:
+    for value in ("1e3", "+5", "-1", " 5", "5 ", "5.0", "0x5", "\u0665", "\xb2", "1_0", "five", "9" * 5000):
+        only_fault(name, value)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +126,9 @@ def test_switches_accept_true_and_false_in_any_case(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-@pytest.mark.parametrize("value", ["yes", "1", "on", "true ", "tru\u0435", "tru", "t"])
-def test_switches_accept_nothing_else(name: str, value: str) -> None:
-    only_fault(name, value)
+def test_switches_accept_nothing_else(name: str) -> None:
+    for value in ("yes", "1", "on", "true ", "tru\u0435", "tru", "t"):
+        only_fault(name, value)
 
 
 @pytest.mark.parametrize("value", ["Testing", "prod", "testing,production"])
@@ -283,126 +254,10 @@ def test_a_password_in_the_url_is_refused_and_not_shown() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in PARAMETERS if name != "supabase/service-role-key"])
-def test_a_key_pasted_into_the_wrong_parameter_is_not_shown(name: str) -> None:
-    for key in ("sb_secret_hushhush", "eyJhushhush"):
-        assert "hushhush" not in " ".join(faults({name: f"{key},,"}))
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "postgresql://me:pw@db.example.com:5432/postgres?sslmode=require",
-        "postgres://me@localhost/postgres",
-        "postgresql://postgres:@/postgres?host=/run/sockets",
-        "postgresql://%2Frun%2Fsockets/postgres?user=me",
-    ],
-)
-def test_a_database_url_has_a_host_and_a_user(value: str) -> None:
-    assert read_tree({**PARAMETERS, "database/url": value}).database_url.get_secret_value() == value
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "mysql://me:hushhush@db/x",
-        "host=db user=me password=hushhush",
-        "postgresql://:hushhush@db/x",
-        "postgresql://me:hushhush@/x",
-        "postgresql://me:hushhush@db:port/x",
-        "postgresql://me:hushhush@[db/x",
-        "postgresql://me:hushhush@a,b/x",
-        "postgresql://me:hushhush@db/x\n",
-    ],
-)
-def test_other_database_urls_are_refused_and_not_shown(value: str) -> None:
-    assert "hushhush" not in only_fault("database/url", value)
-
-
-@pytest.mark.parametrize("key", ["sb_publishable_hushhush", "sb_secret_hush hush", "sb_secret_hushhush\n", "hushhüsh"])
-def test_what_cannot_be_a_secret_key_is_refused_and_not_shown(key: str) -> None:
-    assert "hush" not in only_fault("supabase/service-role-key", key)
-
-
-@pytest.mark.parametrize(
-    "key", ["eyJhushhush", "eyJa.eyJhushhush.c", "eyJa.W10.hushhush", "eyJa." + "W1tb" * 1500 + ".c"]
-)
-def test_a_damaged_jwt_is_refused_and_not_shown(key: str) -> None:
-    assert "damaged" in (fault := only_fault("supabase/service-role-key", key))
-    assert "hush" not in fault
-
-
-def test_a_service_role_jwt_of_this_project_is_accepted() -> None:
-    key = jwt(role="service_role", ref=REF, exp=LATER.timestamp())
-    assert read_tree({**PARAMETERS, "supabase/service-role-key": key}).service_role_key.get_secret_value() == key
-
-
-@pytest.mark.parametrize(
-    ("key", "fault"),
-    [
-        (jwt(role="anon"), "role claim is 'anon'"),
-        (jwt(), "role claim is None"),
-        (jwt(role="service_role", exp=EARLIER.timestamp()), "expired"),
-        (jwt(role="service_role", exp=NOW.timestamp()), "expired"),
-        (jwt(role="service_role", exp=float("nan")), "expired"),
-        (jwt(role="service_role", exp="tomorrow"), "no number"),
-        (jwt(role="service_role", exp=True), "no number"),
-    ],
-)
-def test_a_jwt_tells_that_it_is_the_wrong_one(key: str, fault: str) -> None:
-    assert fault in only_fault("supabase/service-role-key", key)
-
-
-@pytest.mark.parametrize("key", ["sb_secret_x", jwt(role="service_role"), jwt(role="service_role", exp=1e400)])
-def test_a_key_that_says_nothing_against_itself_has_no_faults(key: str) -> None:
-    assert key_faults(key, NOW) == []
-
-
-POOLER = "aws-0-eu-central-1.pooler.supabase.com:6543"
-
-
-@pytest.mark.parametrize(
-    "database",
-    [
-        f"postgresql://postgres:pw@db.{OTHER_REF}.supabase.co:5432/postgres",
-        f"postgresql://postgres:pw@DB.{OTHER_REF}.supabase.co/postgres",
-        f"postgresql://postgres.{OTHER_REF}:pw@{POOLER}/postgres",
-        f"postgresql://worker.{OTHER_REF}:pw@{POOLER}/postgres",
-        f"postgresql://worker%2E{OTHER_REF}:pw@{POOLER}/postgres",
-        f"postgresql://postgres.{REF}:pw@{POOLER}/postgres?user=postgres.{OTHER_REF}",
-        f"postgresql://postgres:pw@db.{REF}.supabase.co/postgres?host=DB.{OTHER_REF}.supabase.co",
-        f"postgresql://worker.{OTHER_REF}:pw@proxy.example.com/postgres",
-    ],
-)
-def test_the_database_of_another_project_is_refused(database: str) -> None:
-    (fault,) = faults({"database/url": database})
-    assert f"supabase/url names '{REF}', database/url names '{OTHER_REF}'" in fault
-
-
-@pytest.mark.parametrize(
-    "database",
-    [
-        f"postgresql://postgres:pw@db.{REF}.supabase.co:5432/postgres",
-        f"postgresql://postgres.{REF}:pw@{POOLER}/postgres",
-        "postgresql://first.last:pw@proxy.example.com/postgres",
-    ],
-)
-def test_a_database_that_names_this_project_or_none_is_accepted(database: str) -> None:
-    read_tree({**PARAMETERS, "database/url": database})
-
-
-def test_the_key_of_another_project_is_refused() -> None:
-    (fault,) = faults({"supabase/service-role-key": jwt(role="service_role", ref=OTHER_REF)})
-    assert f"supabase/service-role-key names '{OTHER_REF}'" in fault
-
-
-def test_key_and_database_are_compared_behind_a_custom_domain_too() -> None:
-    (fault,) = faults(
-        {
-            "supabase/url": "https://storage.example.com",
-            "supabase/service-role-key": jwt(role="service_role", ref=OTHER_REF),
-        }
-    )
-    assert f"database/url names '{REF}'" in fault
+@pytest.mark.parametrize("key", ["sb_secret_hushhush", "eyJhushhush"])
+def test_a_key_pasted_into_the_wrong_parameter_is_refused_and_not_shown(name: str, key: str) -> None:
+    for value in (key, f"{key},,", f"images,{key}"):
+        assert "hushhush" not in " ".join(faults({name: value}))
 
 
 @settings(max_examples=300, deadline=None)
@@ -415,11 +270,3 @@ def test_whatever_a_parameter_holds_it_is_read_or_refused_by_name(name: str, val
     else:
         unnamed = []
     assert unnamed == []
-
-
-@pytest.mark.parametrize("name", ["buckets", "temp/prefixes"])
-@pytest.mark.parametrize("key", ["sb_secret_abcdefgh", "eyJhbGciOiJIUzI1NiJ9.e30.c2ln"])
-def test_a_key_pasted_into_another_parameter_is_refused_and_not_shown(name: str, key: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{name} ") as refusal:
-        Settings.from_parameters({**PARAMETERS, name: f"images,{key}"})
-    assert key not in str(refusal.value)

@@ -10,44 +10,15 @@ from botocore.stub import ANY, Stubber
 
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import DrainError, RequestError
-from storage_cleanup.events.cleanup import DrainRequest, parse_cleanup_event, parse_drain_event
+from storage_cleanup.events.cleanup import DrainRequest
+from storage_cleanup.limits import MAX_DRAIN_CYCLES
 from storage_cleanup.model.vocabulary import Phase
-from storage_cleanup.scheduling.drain import MOST_CYCLES, Shares, deal, start_drain
+from storage_cleanup.scheduling.drain import Shares, deal, start_drain
 from tests.unit.examples import PARAMETERS
 
 ARN = "arn:aws:states:eu-central-1:123456789012:stateMachine:drain"
 EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:drain:1"
 SETTINGS = Settings.from_parameters(PARAMETERS)
-
-
-def test_an_event_of_another_kind_is_no_drain() -> None:
-    assert parse_drain_event({"action": "cleanup"}) is None
-    assert parse_drain_event("drain") is None
-
-
-def test_a_drain_has_four_workers_unless_told_otherwise() -> None:
-    assert parse_drain_event({"action": "drain", "max_deletions": 5}) == DrainRequest(max_deletions=5, workers=4)
-
-
-@pytest.mark.parametrize(
-    ("fields", "fault"),
-    [
-        ({}, "max_deletions is missing"),
-        ({"max_deletions": 0}, "max_deletions is 0; it accepts a whole number from 1 to 1000000000"),
-        ({"max_deletions": True}, "max_deletions is True"),
-        ({"max_deletions": 5, "workers": 17}, "workers is 17; it accepts a whole number from 1 to 16"),
-        ({"max_deletions": 5, "worker": 4}, "did you mean workers"),
-        ({"max_deletions": 5, "dry_run": True}, "dry_run"),
-    ],
-)
-def test_a_drain_with_a_fault_is_refused_and_told_what_it_accepts(fields: dict[str, Any], fault: str) -> None:
-    with pytest.raises(RequestError, match=fault):
-        parse_drain_event({"action": "drain", **fields})
-
-
-def test_a_drain_is_no_cleanup() -> None:
-    with pytest.raises(RequestError, match="drain"):
-        parse_cleanup_event({"action": "drain", "max_deletions": 5})
 
 
 @pytest.mark.parametrize(
@@ -132,7 +103,7 @@ def test_a_drain_waits_for_no_other() -> None:
         ({"dry_run": True}, "the parameter dry-run is true"),
         ({"phases": frozenset({Phase.RENDER_JOBS})}, "phases/storage-files is false"),
         ({"phases": frozenset({Phase.STORAGE_FILES})}, "phases/render-jobs is false"),
-        ({"max_deletions_per_run": 1}, f"accepts up to about {MOST_CYCLES}"),
+        ({"max_deletions_per_run": 1}, f"accepts up to about {MAX_DRAIN_CYCLES}"),
     ],
 )
 def test_a_drain_is_no_bolder_than_the_parameters(change: dict[str, Any], fault: str) -> None:

@@ -1,0 +1,51 @@
+"""The table of parameters."""
+
+import pytest
+
+from storage_cleanup.config.parameters import DEFAULTS, PARAMETERS, SECRETS, phase_parameter, read_one
+from storage_cleanup.errors import ConfigurationError
+from storage_cleanup.model.vocabulary import Phase
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_meaning_is_a_sentence_that_parameter_store_takes(name: str) -> None:
+    meaning = PARAMETERS[name].meaning
+    assert meaning.endswith(".")
+    assert len(meaning) <= 1024
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_default_is_accepted(name: str) -> None:
+    PARAMETERS[name].read(DEFAULTS)
+
+
+def test_a_secret_has_no_default() -> None:
+    assert SECRETS.isdisjoint(DEFAULTS)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_every_phase_has_a_switch(phase: Phase) -> None:
+    assert phase_parameter(phase) in PARAMETERS
+
+
+def test_one_parameter_is_read_whatever_is_wrong_with_the_others() -> None:
+    assert read_one("production/interval-minutes", {"production/interval-minutes": "60", "profile": "?"}) == 60
+
+
+@pytest.mark.parametrize(
+    ("tree", "fault"),
+    [
+        ({}, "enabled is missing; it accepts true or false"),
+        ({"enabled": "on"}, "enabled is 'on': neither true nor false; it accepts true or false"),
+    ],
+)
+def test_one_parameter_is_refused_as_among_all(tree: dict[str, str], fault: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        read_one("enabled", tree)
+    assert refusal.value.faults == (fault,)
+
+
+def test_a_secret_is_not_shown_when_it_is_refused() -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        read_one("database/url", {"database/url": "mysql://me:hushhush@db/x"})
+    assert "hushhush" not in str(refusal.value)
