@@ -10,8 +10,8 @@ from storage_cleanup.aws.parameter_store import ParameterStore
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ConfigurationError, RequestError
 from storage_cleanup.events.health import Period, ReportRequest, parse_health_event
-from storage_cleanup.health.checks import Status
-from storage_cleanup.health.runner import HealthAnswer, examine, refused
+from storage_cleanup.health.model import HealthAnswer, Status
+from storage_cleanup.health.runner import examine, refused
 from storage_cleanup.model.pricing import price_per_gigabyte_month
 from storage_cleanup.postgres.observer import Observer
 from storage_cleanup.telemetry import count, logger, metrics, traced

@@ -5,8 +5,8 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from storage_cleanup.events.health import Period
-from storage_cleanup.health import checks as health
-from storage_cleanup.health.runner import HealthAnswer
+from storage_cleanup.health.checks import NAMED, listed, saved_file_missing
+from storage_cleanup.health.model import Found, HealthAnswer, Result, Status
 from storage_cleanup.postgres.observer import DayOfWork, Finding, Stored, Trouble, Usage
 from storage_cleanup.reports.report import Material, Report, make_report
 
@@ -16,18 +16,26 @@ PRICE = 0.021
 
 def well() -> HealthAnswer:
     """All is well."""
-    return HealthAnswer([health.judge_parameters(()), health.judge_saved_files(Finding())])
+    return HealthAnswer([_parameters(), _saved_files(Finding())])
 
 
 def unwell() -> HealthAnswer:
     """Nearly everything has something to say, with characters that a page must not take as its own."""
     return HealthAnswer(
         [
-            health.judge_parameters(()),
-            health.judge_orphans_left(51),
-            health.judge_saved_files(Finding(2, 0, 0, ["<script>alert(1)</script>", "b" * 300])),
+            _parameters(),
+            NAMED["orphans_left"].judge(Found(51, 51)),
+            _saved_files(Finding(2, 0, 0, ["<script>alert(1)</script>", "b" * 300])),
         ]
     )
+
+
+def _parameters() -> Result:
+    return NAMED["parameters"].judge(listed([], Status.CRITICAL))
+
+
+def _saved_files(found: Finding) -> Result:
+    return NAMED["saved_file_missing"].judge(saved_file_missing(found))
 
 
 def nothing(period: Period = Period.DAILY) -> Report:

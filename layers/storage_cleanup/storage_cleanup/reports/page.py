@@ -6,7 +6,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from markupsafe import Markup
 
-from storage_cleanup.health.checks import Status
+from storage_cleanup.health.model import Status
 from storage_cleanup.reports.charts import draw
 from storage_cleanup.reports.report import Report, human_bytes, human_money
 

@@ -7,9 +7,10 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from storage_cleanup.events.health import Period
-from storage_cleanup.health.checks import CYCLE_SECONDS, SUCCESS_PERCENT, Status, reasons_in_words
-from storage_cleanup.health.runner import HealthAnswer
+from storage_cleanup.health.checks import CYCLE_SECONDS, SUCCESS_PERCENT
+from storage_cleanup.health.model import HealthAnswer, Status
 from storage_cleanup.model.pricing import GIGABYTE
+from storage_cleanup.model.reasons import meaning
 from storage_cleanup.postgres.observer import DayOfWork, Observer, Stored, Trouble, Usage
 
 LAMBDA_GB_SECOND = 0.0000133334
@@ -265,6 +266,11 @@ def make_report(material: Material, health: HealthAnswer) -> Report:
         money=_money(material, work, trend[-1], projection),
         health=health,
     )
+
+
+def reasons_in_words(failures: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return what each reason of a failure means with its number, the most frequent first."""
+    return sorted(((meaning(reason), number) for reason, number in failures.items()), key=lambda each: -each[1])
 
 
 def incidents(troubles: Iterable[Trouble]) -> list[Incident]:
