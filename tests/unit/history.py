@@ -5,7 +5,8 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from storage_cleanup.events.health import Period
-from storage_cleanup.health.checks import NAMED, listed, saved_file_missing
+from storage_cleanup.health.checks import NAMED
+from storage_cleanup.health.findings import found_of, listed
 from storage_cleanup.health.model import Found, HealthAnswer, Result, Status
 from storage_cleanup.postgres.observer import DayOfWork, Finding, Stored, Trouble, Usage
 from storage_cleanup.reports.report import Material, Report, make_report
@@ -35,7 +36,7 @@ def _parameters() -> Result:
 
 
 def _saved_files(found: Finding) -> Result:
-    return NAMED["saved_file_missing"].judge(saved_file_missing(found))
+    return NAMED["saved_file_missing"].judge(found_of(found, "removed"))
 
 
 def nothing(period: Period = Period.DAILY) -> Report:

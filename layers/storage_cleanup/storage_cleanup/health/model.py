@@ -19,17 +19,20 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Limit:
-    """What a value may reach before it is a warning, and before it is critical; None where it never is."""
+    """How far a value may go before it is a warning, and before it is critical; None where it never is.
+
+    A floor is the least that a value may be, other limits are the most.
+    """
 
     warning: float | None = None
     critical: float | None = None
+    is_floor: bool = False
 
     def status(self, value: float) -> Status:
         """Judge a value: beyond a limit, not at it."""
-        if self.critical is not None and value > self.critical:
-            return Status.CRITICAL
-        if self.warning is not None and value > self.warning:
-            return Status.WARNING
+        for status, limit in ((Status.CRITICAL, self.critical), (Status.WARNING, self.warning)):
+            if limit is not None and (value < limit if self.is_floor else value > limit):
+                return status
         return Status.OK
 
     def as_dict(self) -> dict[str, float]:

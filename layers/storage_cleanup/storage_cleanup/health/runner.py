@@ -7,7 +7,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ConfigurationError, ScheduleError, StorageCleanupError
-from storage_cleanup.health.checks import CHECKS, NAMED, listed
+from storage_cleanup.health.checks import CHECKS, NAMED
+from storage_cleanup.health.findings import listed
 from storage_cleanup.health.model import HealthAnswer, Result, Status
 from storage_cleanup.health.sources import Rule, Sources
 from storage_cleanup.postgres.observer import Observer
