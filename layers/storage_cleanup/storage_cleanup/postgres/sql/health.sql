@@ -6,7 +6,7 @@ select storage_cleanup.schema_version() as value;
 
 -- name: distrust
 -- Why nothing may be deleted; the index has a check of its own.
-select reason as value from storage_cleanup.distrust() as reason where reason not like 'the index %%';
+select sentence as value from storage_cleanup.distrust() where code <> 'index';
 
 -- name: last_cycle
 -- The last real cycle, and how long ago it started; one that died without a word has failed.
