@@ -9,7 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from storage_cleanup.errors import DeliveryError
-from storage_cleanup.reports.report import Report
+from storage_cleanup.reports.model import Report
 
 _CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
 _LONGEST_SUBJECT = 100  # characters; SNS refuses more
