@@ -577,18 +577,18 @@ end $$;
 -- ---------------------------------------------------------------------------------------------------------------
 -- 5  Trust. Everything here must hold before anything is claimed, and is asserted again in every claim.
 
--- One sentence a reason why nothing may be deleted; no row when all is well.
-create or replace function storage_cleanup.distrust() returns setof text
+-- Why nothing may be deleted: a code and a sentence a reason; no row when all is well.
+create or replace function storage_cleanup.distrust() returns table (code text, sentence text)
 language sql stable security definer set search_path = ''
 as $$
-    select format('role %s is subject to row-level security on %s: what it can''t see would look unsaved or gone', current_user, blind)
+    select 'blind', format('role %s is subject to row-level security on %s: what it can''t see would look unsaved or gone', current_user, blind)
     from unnest(array['storage.objects', 'public.user_assets', 'public.render_jobs']) as blind
     where row_security_active(blind)
     union all       -- what is asked above holds for the owner of this function only
-    select 'the functions of schema storage_cleanup belong to several roles: run database/install.sql as the owner of all'
+    select 'mixed_owners', 'the functions of schema storage_cleanup belong to several roles: run database/install.sql as the owner of all'
     where (select count(distinct proowner) from pg_proc where pronamespace = 'storage_cleanup'::regnamespace) > 1
     union all
-    select 'the guard trigger storage_cleanup_guard on public.user_assets is missing, disabled or altered: run database/install.sql'
+    select 'guard', 'the guard trigger storage_cleanup_guard on public.user_assets is missing, disabled or altered: run database/install.sql'
     where not exists (
         select from pg_trigger
         where tgrelid = 'public.user_assets'::regclass and tgname = 'storage_cleanup_guard'
@@ -596,16 +596,16 @@ as $$
           and tgtype = 1 + 2 + 4 + 16        -- for each row, before, insert, update
           and tgenabled = 'A' and tgqual is null and tgattr::text = '')
     union all
-    select format('column %s of public.user_assets, which may point at files, is gone or has another name: run database/install.sql', name)
+    select 'path_column', format('column %s of public.user_assets, which may point at files, is gone or has another name: run database/install.sql', name)
     from storage_cleanup.asset_path_column
     where not exists (select from pg_attribute
                       where attrelid = 'public.user_assets'::regclass and attname = name and not attisdropped)
     union all
-    select 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
+    select 'index', 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
     where not exists (select from pg_index
                       where indexrelid = to_regclass('public.storage_cleanup_render_job_id') and indisvalid)
     union all
-    select 'the database is a read-only replica: use the primary''s address in database/url'
+    select 'replica', 'the database is a read-only replica: use the primary''s address in database/url'
     where pg_is_in_recovery()
 $$;
 
@@ -613,7 +613,7 @@ create or replace function storage_cleanup.assert_trust() returns void
 language plpgsql stable security definer set search_path = ''
 as $$
 declare
-    reasons text := (select string_agg(reason, '; ') from storage_cleanup.distrust() as reason);
+    reasons text := (select string_agg(sentence, '; ') from storage_cleanup.distrust());
 begin
     if reasons is not null then
         raise exception using errcode = 'object_not_in_prerequisite_state', message = reasons;

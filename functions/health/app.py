@@ -10,8 +10,8 @@ from storage_cleanup.aws.parameter_store import ParameterStore
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ConfigurationError, RequestError
 from storage_cleanup.events.health import Period, ReportRequest, parse_health_event
-from storage_cleanup.health.checks import Status
-from storage_cleanup.health.runner import HealthAnswer, examine, refused
+from storage_cleanup.health.model import HealthAnswer, Status
+from storage_cleanup.health.runner import examine, refused
 from storage_cleanup.limits import REPORT_RESERVE_SECONDS
 from storage_cleanup.model.pricing import price_per_gigabyte_month
 from storage_cleanup.postgres.observer import Observer
@@ -49,8 +49,8 @@ def _health(seconds: float) -> HealthAnswer:
 def _report(period: Period, seconds: float) -> dict[str, Any]:
     # The layer of the chart library is for reports only, and takes time to import.
     from storage_cleanup.reports.delivery import Address, deliver  # noqa: PLC0415
+    from storage_cleanup.reports.figures import gather, make_report  # noqa: PLC0415
     from storage_cleanup.reports.page import render_page  # noqa: PLC0415
-    from storage_cleanup.reports.report import gather, make_report  # noqa: PLC0415
 
     settings = _settings()
     stage = os.environ["PARAMETER_PATH"].rstrip("/").rpartition("/")[2]

@@ -113,6 +113,16 @@ Sabotage = Callable[[Servers, Application], object]
 Case = tuple[str, Sabotage, str, str]
 
 
+def executes(*statements: str) -> Sabotage:
+    """Return what breaks a check with SQL."""
+    return lambda servers, _: sql(servers, *statements)
+
+
+def recorded(summary: str, status: str = "succeeded") -> Sabotage:
+    """Return what adds a run that has just ended with a summary."""
+    return lambda servers, _: run(servers, 1, status, summary=summary)
+
+
 def _age_objects(servers: Servers, names: str) -> None:
     sql(
         servers,
@@ -154,19 +164,19 @@ def _lose_row_file(servers: Servers, application: Application) -> None:
     )
 
 
-def _add_orphans(servers: Servers, count: int) -> None:
-    """Jobs without a file: they are orphans, and nothing else."""
-    with servers.database.connect() as owner:
-        jobs = owner.execute(
-            "insert into render_jobs (user_id, status) "
-            "select gen_random_uuid(), 'completed' from generate_series(1, %s) returning id",
-            (count,),
-        ).fetchall()
-        age_jobs(owner, [job for (job,) in jobs], timedelta(days=1))
+def orphans(count: int) -> Sabotage:
+    """Return what adds jobs without a file: they are orphans, and nothing else."""
 
+    def add(servers: Servers, application: Application) -> None:
+        with servers.database.connect() as owner:
+            jobs = owner.execute(
+                "insert into render_jobs (user_id, status) "
+                "select gen_random_uuid(), 'completed' from generate_series(1, %s) returning id",
+                (count,),
+            ).fetchall()
+            age_jobs(owner, [job for (job,) in jobs], timedelta(days=1))
 
-def _rename_last_scope(servers: Servers, application: Application) -> None:
-    sql(servers, """update storage_cleanup.run set scope = scope || '{"buckets": ["other"]}'""")
+    return add
 
 
 CASES: list[Case] = [
@@ -190,17 +200,21 @@ CASES: list[Case] = [
     ),
     (
         "last_cycle",
-        lambda s, a: sql(s, "update storage_cleanup.run set started_at = started_at - interval '100 minutes'"),
+        executes("update storage_cleanup.run set started_at = started_at - interval '100 minutes'"),
         "critical",
         "No cycle has started for 100 minutes, and one is due every 60: see docs/emergency.md",
     ),
-    ("last_run", _rename_last_scope, "warning", "buckets was ['other'], now ['images', 'videos']"),
-    ("orphans_left", lambda s, a: _add_orphans(s, 51), "warning", "51 orphans left that cycles should have taken"),
-    ("orphans_left", lambda s, a: _add_orphans(s, 101), "critical", "101 orphans left that cycles should have taken"),
+    (
+        "last_run",
+        executes("""update storage_cleanup.run set scope = scope || '{"buckets": ["other"]}'"""),
+        "warning",
+        "buckets was ['other'], now ['images', 'videos']",
+    ),
+    ("orphans_left", orphans(51), "warning", "51 orphans left that cycles should have taken"),
+    ("orphans_left", orphans(101), "critical", "101 orphans left that cycles should have taken"),
     (
         "stuck_claims",
-        lambda s, a: sql(
-            s,
+        executes(
             "insert into storage_cleanup.deletion (job_id, state, attempts, run_id) "
             "values (gen_random_uuid(), 'claimed', 3, gen_random_uuid())",
         ),
@@ -209,25 +223,25 @@ CASES: list[Case] = [
     ),
     (
         "cycle_seconds",
-        lambda s, a: run(s, 1, "succeeded", summary='{"seconds": 31}'),
+        recorded('{"seconds": 31}'),
         "warning",
         "took 31.0 s: that is normal while",
     ),
     (
         "query_seconds",
-        lambda s, a: run(s, 1, "succeeded", summary='{"slowest_query_seconds": 5.1}'),
+        recorded('{"slowest_query_seconds": 5.1}'),
         "warning",
         "took 5.1 s: look at indexes",
     ),
     (
         "breaker",
-        lambda s, a: run(s, 1, "partial", summary='{"breaker_open": true, "message": "saved assets fell"}'),
+        recorded('{"breaker_open": true, "message": "saved assets fell"}', "partial"),
         "critical",
         "stopped by the circuit breaker: saved assets fell. Find out why",
     ),
     (
         "saved_assets",
-        lambda s, a: sql(s, "update storage_cleanup.run set saved_assets = 6"),
+        executes("update storage_cleanup.run set saved_assets = 6"),
         "critical",
         "Saved assets fell from 6 to 4 since the last good cycle",
     ),
@@ -258,67 +272,67 @@ CASES: list[Case] = [
     ),
     (
         "stored_bytes",
-        lambda s, a: sql(s, "update storage_cleanup.usage set bytes = 36 where bucket_id = 'images'"),
+        executes("update storage_cleanup.usage set bytes = 36 where bucket_id = 'images'"),
         "warning",
         "Stored bytes changed by +11.1 % in 24 hours: see docs/emergency.md, Storage spike.",
     ),
     (
         "stored_bytes",
-        lambda s, a: sql(s, "update storage_cleanup.usage set bytes = 33 where bucket_id = 'images'"),
+        executes("update storage_cleanup.usage set bytes = 33 where bucket_id = 'images'"),
         "critical",
         "Stored bytes changed by +21.2 % in 24 hours",
     ),
     (
         "usage_history",
-        lambda s, a: sql(s, "update storage_cleanup.usage set day = day - 2, taken_at = taken_at - interval '2 days'"),
+        executes("update storage_cleanup.usage set day = day - 2, taken_at = taken_at - interval '2 days'"),
         "warning",
         "last remembered 72 hours ago: the trend has a gap",
     ),
     (
         "guard",
-        lambda s, a: sql(s, "alter table user_assets disable trigger storage_cleanup_guard"),
+        executes("alter table user_assets disable trigger storage_cleanup_guard"),
         "critical",
         "storage_cleanup_guard on public.user_assets is missing, disabled or altered: run database/install.sql",
     ),
     (
         "guard",
-        lambda s, a: sql(s, "drop trigger storage_cleanup_guard on user_assets"),
+        executes("drop trigger storage_cleanup_guard on user_assets"),
         "critical",
         "Cycles delete nothing until this is repaired: the guard trigger",
     ),
     (
         "triggers",
-        lambda s, a: sql(s, "alter table render_jobs disable trigger storage_cleanup_track_render"),
+        executes("alter table render_jobs disable trigger storage_cleanup_track_render"),
         "warning",
         "storage_cleanup_track_render missing or off, so orphans are found once a day only: run database/install.sql",
     ),
     (
         "indexes",
-        lambda s, a: sql(s, "drop index storage_cleanup_render_job_id"),
+        executes("drop index storage_cleanup_render_job_id"),
         "critical",
         "storage_cleanup_render_job_id missing or invalid",
     ),
     (
         "indexes",
-        lambda s, a: sql(s, "drop index storage_cleanup_object_key"),
+        executes("drop index storage_cleanup_object_key"),
         "critical",
         "run database/install.sql as postgres",
     ),
     (
         "foreign_keys",
-        lambda s, a: sql(s, "create table notes (id int, job uuid references render_jobs on delete set null)"),
+        executes("create table notes (id int, job uuid references render_jobs on delete set null)"),
         "warning",
         "Deleting jobs scans every row of what references them: add an index on public.notes (job)",
     ),
     (
         "privileges",
-        lambda s, a: sql(s, f"revoke execute on function storage_cleanup.adopt(uuid, integer) from {WORKER}"),
+        executes(f"revoke execute on function storage_cleanup.adopt(uuid, integer) from {WORKER}"),
         "critical",
         f"Role {WORKER} may not execute adopt: run database/install.sql",
     ),
     (
         "privileges",
-        lambda s, a: sql(s, f"grant delete on render_jobs to {WORKER}"),
+        executes(f"grant delete on render_jobs to {WORKER}"),
         "warning",
         "may delete from the application's tables: put storage_cleanup_worker into database/url",
     ),

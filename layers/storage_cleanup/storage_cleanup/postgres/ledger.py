@@ -14,6 +14,7 @@ from uuid import UUID
 from storage_cleanup.errors import UnsafeError
 from storage_cleanup.postgres import sql
 from storage_cleanup.postgres.connection import INSTALL, Transactions
+from storage_cleanup.postgres.rows import Value as _Value
 
 SCHEMA_VERSION = 1
 """The version of ``database/install.sql`` that this code was written for."""
@@ -115,11 +116,6 @@ class Backlog:
     remaining: int
     stuck: int
     left_alone: list[tuple[str, str, int]]
-
-
-@dataclass(frozen=True)
-class _Value:
-    value: Any
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from storage_cleanup.errors import DatabaseError, UnsafeError
 from storage_cleanup.postgres import sql
 from storage_cleanup.postgres.connection import Transactions
 from storage_cleanup.postgres.ledger import SCHEMA_VERSION
+from storage_cleanup.postgres.rows import Value
 
 _STATEMENTS = sql.load("health")
 _LOCK = timedelta(seconds=5)
@@ -43,9 +44,6 @@ class LastCycle:
     """The last real cycle."""
 
     minutes: float
-    trigger: str
-    options: dict[str, Any]
-    scope: dict[str, Any]
     breaker_open: bool
     message: str | None
 
@@ -154,17 +152,16 @@ class Locks:
     long_running: int
 
 
-@dataclass(frozen=True)
-class DayOfWork:
-    """What cycles did within 24 hours, counted back from the report's end: day 0 is the last.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What cycles did in some time.
 
     Attributes
     ----------
     left_over
-        What the day's last cycle left for the next; None when none counted.
+        What the last of them left for the next; None when none counted.
     """
 
-    days_ago: int
     succeeded: int = 0
     partial: int = 0
     failed: int = 0
@@ -175,6 +172,23 @@ class DayOfWork:
     longest_seconds: float | None = None
     all_seconds: float = 0.0
     left_over: int | None = None
+
+    @property
+    def cycles(self) -> int:
+        """Number of cycles."""
+        return self.succeeded + self.partial + self.failed
+
+    @property
+    def success_percent(self) -> float | None:
+        """The part of the cycles that didn't fail; None when there were none."""
+        return 100 * (self.cycles - self.failed) / self.cycles if self.cycles else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayOfWork(Work):
+    """What cycles did within 24 hours, counted back from the report's end: day 0 is the last."""
+
+    days_ago: int
 
 
 @dataclass(frozen=True)
@@ -188,11 +202,9 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Usage:
-    """What lay in one bucket on one day."""
+    """What lay in one of the buckets on one day."""
 
     day: date
-    bucket_id: str
-    objects: int
     bytes: int
     taken_at: datetime
 
@@ -203,18 +215,9 @@ class _Failure:
     number: int
 
 
-@dataclass(frozen=True)
-class _Integrity:
-    finding: str
-    found: int
-    removed: int
-    bytes: int
-    examples: list[str] | None
-
-
-@dataclass(frozen=True)
-class _Value:
-    value: Any
+@dataclass(frozen=True, kw_only=True)
+class _Named(Finding):
+    name: str
 
 
 class Observer(AbstractContextManager["Observer"]):
@@ -251,13 +254,13 @@ class Observer(AbstractContextManager["Observer"]):
 
     def assert_schema(self) -> None:
         """Raise ``UnsafeError`` unless the schema is the one that this code was written for."""
-        version = self._value("schema_version")
+        version = self._one(Value[int], "schema_version").value
         if version != SCHEMA_VERSION:
             raise UnsafeError(f"schema storage_cleanup is version {version}, needed is {SCHEMA_VERSION}")
 
     def distrust(self) -> list[str]:
         """Return why nothing may be deleted, a sentence a reason."""
-        return self._values("distrust")
+        return [row.value for row in self._rows(Value[str], "distrust")]
 
     def last_cycle(self) -> LastCycle | None:
         """Return the last real cycle, or None."""
@@ -269,7 +272,7 @@ class Observer(AbstractContextManager["Observer"]):
 
     def failed_cycles(self) -> int:
         """Count the cycles that failed since the last one that didn't."""
-        return int(self._value("failed_cycles"))
+        return self._one(Value[int], "failed_cycles").value
 
     def cycles_by_day(self) -> list[CyclesOfDay]:
         """Return how the cycles of the last seven days ended."""
@@ -277,11 +280,11 @@ class Observer(AbstractContextManager["Observer"]):
 
     def slowest(self) -> Slowest:
         """Return the longest cycle and the slowest statement of 24 hours."""
-        return self._rows(Slowest, "slowest")[0]
+        return self._one(Slowest, "slowest")
 
     def stuck(self) -> int:
         """Count the claims that keep failing."""
-        return int(self._value("stuck"))
+        return self._one(Value[int], "stuck").value
 
     def orphans(self, max_age: timedelta, grace: timedelta) -> list[OrphansOfDay]:
         """Return the orphans that cycles should have taken ``grace`` ago, by the day of their render."""
@@ -289,11 +292,11 @@ class Observer(AbstractContextManager["Observer"]):
 
     def orphan_bytes(self) -> OrphanBytes:
         """Return the bytes of the orphans of this month and the last."""
-        return self._rows(OrphanBytes, "orphan_bytes")[0]
+        return self._one(OrphanBytes, "orphan_bytes")
 
     def completed(self) -> Completed:
         """Count the completed jobs of 24 hours."""
-        return self._rows(Completed, "completed")[0]
+        return self._one(Completed, "completed")
 
     def assets(self) -> list[AssetsOfDay]:
         """Return the assets of seven days by day and type."""
@@ -301,21 +304,20 @@ class Observer(AbstractContextManager["Observer"]):
 
     def saved_count(self) -> int:
         """Count the assets that name a job."""
-        return int(self._value("saved_count"))
+        return self._one(Value[int], "saved_count").value
 
     def last_saved_count(self) -> int | None:
         """Return their number at the last cycle that looked, or None."""
-        values = self._values("last_saved_count")
-        return int(values[0]) if values else None
+        return next((row.value for row in self._rows(Value[int], "last_saved_count")), None)
 
     def integrity(
         self, origins: Collection[str], buckets: Collection[str], max_age: timedelta, grace: timedelta
     ) -> dict[str, Finding]:
         """Compare assets, jobs and objects both ways; findings by name, those that there are."""
         rows = self._rows(
-            _Integrity, "integrity", origins=list(origins), buckets=list(buckets), max_age=max_age, grace=grace
+            _Named, "integrity", origins=list(origins), buckets=list(buckets), max_age=max_age, grace=grace
         )
-        return {row.finding: Finding(row.found, row.removed, row.bytes, row.examples or ()) for row in rows}
+        return {row.name: row for row in rows}
 
     def stored(self, buckets: Collection[str]) -> list[Stored]:
         """Return what lies in the buckets now."""
@@ -323,11 +325,11 @@ class Observer(AbstractContextManager["Observer"]):
 
     def usage_before(self, buckets: Collection[str]) -> UsageBefore:
         """Return what lay in the buckets about a day ago."""
-        return self._rows(UsageBefore, "usage_before", buckets=list(buckets))[0]
+        return self._one(UsageBefore, "usage_before", buckets=list(buckets))
 
     def triggers_off(self) -> list[str]:
         """Return the triggers that should find candidates and don't."""
-        return self._values("triggers_off")
+        return [row.value for row in self._rows(Value[str], "triggers_off")]
 
     def indexes(self) -> list[Index]:
         """Return the indexes that cycles need."""
@@ -335,23 +337,22 @@ class Observer(AbstractContextManager["Observer"]):
 
     def foreign_keys_without_index(self) -> list[str]:
         """Return the foreign keys that make deleting a row slow, as table and columns."""
-        return self._values("foreign_keys_without_index")
+        return [row.value for row in self._rows(Value[str], "foreign_keys_without_index")]
 
     def role(self) -> Role:
         """Return who asks, and how its rights differ from those that cycles and health need."""
         needed = {name for text in ("cycle", "health") for name in _functions_in(sql.load(text).values())}
-        return self._rows(Role, "role", needed=sorted(needed))[0]
+        return self._one(Role, "role", needed=sorted(needed))
 
     def locks(self) -> Locks:
         """Return the sessions in trouble on the two tables."""
-        return self._rows(Locks, "locks")[0]
+        return self._one(Locks, "locks")
 
     # -- reports ---------------------------------------------------------------------------------------------------
 
     def clock(self) -> datetime:
         """Return the database's time."""
-        value: datetime = self._value("clock")
-        return value
+        return self._one(Value[datetime], "clock").value
 
     def days_of_work(self, now: datetime, length: timedelta) -> list[DayOfWork]:
         """Return what cycles did on each day of that time, the oldest first; days without a cycle are left out."""
@@ -371,11 +372,8 @@ class Observer(AbstractContextManager["Observer"]):
 
     # -- the wire --------------------------------------------------------------------------------------------------
 
-    def _value(self, query: str) -> Any:
-        return self._rows(_Value, query)[0].value
-
-    def _values(self, query: str) -> list[Any]:
-        return [row.value for row in self._rows(_Value, query)]
+    def _one(self, row: type[_Row], query: str, **parameters: Any) -> _Row:
+        return self._rows(row, query, **parameters)[0]
 
     def _rows(self, row: type[_Row], query: str, **parameters: Any) -> list[_Row]:
         left = self._end - time.monotonic()

@@ -11,7 +11,9 @@ import pygal  # type: ignore[import-untyped]
 from pygal.style import Style  # type: ignore[import-untyped]
 
 from storage_cleanup.health.checks import CYCLE_SECONDS, ORPHANS_LEFT, SUCCESS_PERCENT
-from storage_cleanup.reports.report import Report, Work, human_bytes
+from storage_cleanup.postgres.observer import Work
+from storage_cleanup.reports.model import Report
+from storage_cleanup.reports.words import human_bytes
 
 # pygal leaves a hook for plugins behind that Python 3.12 no longer asks, and about which 3.11 warns at every import of
 # something that isn't there.

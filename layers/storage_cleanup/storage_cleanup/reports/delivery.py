@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from storage_cleanup.aws.clients import AWS_ERRORS, client
 from storage_cleanup.errors import DeliveryError
 from storage_cleanup.limits import DELIVERING, MAX_SUBJECT_LENGTH
-from storage_cleanup.reports.report import Report
+from storage_cleanup.reports.model import Report
 
 
 @dataclass(frozen=True)

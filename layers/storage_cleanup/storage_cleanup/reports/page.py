@@ -6,9 +6,10 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from markupsafe import Markup
 
-from storage_cleanup.health.checks import Status
+from storage_cleanup.health.model import Status
 from storage_cleanup.reports.charts import draw
-from storage_cleanup.reports.report import Report, human_bytes, human_money
+from storage_cleanup.reports.model import Report
+from storage_cleanup.reports.words import human_bytes, human_money
 
 
 def render_page(report: Report) -> str:

@@ -6,7 +6,7 @@ select storage_cleanup.schema_version() as value;
 
 -- name: distrust
 -- One sentence a reason why nothing may be deleted.
-select reason as value from storage_cleanup.distrust() as reason;
+select sentence as value from storage_cleanup.distrust();
 
 -- name: buckets
 select id, created_at from storage_cleanup.buckets();

@@ -6,11 +6,11 @@ select storage_cleanup.schema_version() as value;
 
 -- name: distrust
 -- Why nothing may be deleted; the index has a check of its own.
-select reason as value from storage_cleanup.distrust() as reason where reason not like 'the index %%';
+select sentence as value from storage_cleanup.distrust() where code <> 'index';
 
 -- name: last_cycle
 -- The last real cycle, and how long ago it started; one that died without a word has failed.
-select extract(epoch from now() - started_at)::float / 60 as minutes, trigger, options, scope,
+select extract(epoch from now() - started_at)::float / 60 as minutes,
        coalesce((summary ->> 'breaker_open')::boolean, false) as breaker_open, summary ->> 'message' as message
 from storage_cleanup.run where not dry_run order by started_at desc limit 1;
 
@@ -58,7 +58,7 @@ select storage_cleanup.count_saved() as value;
 select saved_assets as value from storage_cleanup.run where not dry_run and saved_assets is not null order by started_at desc limit 1;
 
 -- name: integrity
-select finding, found, removed, bytes, examples
+select finding as name, found, removed, bytes, coalesce(examples, '{}') as examples
 from storage_cleanup.integrity(%(origins)s::text[], %(buckets)s::text[], %(max_age)s, %(grace)s);
 
 -- name: stored
@@ -134,7 +134,7 @@ where not dry_run and started_at <= %(now)s and started_at > %(now)s - %(length)
 order by started_at desc limit 1000;
 
 -- name: usage
-select day, bucket_id, objects, bytes, taken_at from storage_cleanup.usage
+select day, bytes, taken_at from storage_cleanup.usage
 where bucket_id = any(%(buckets)s::text[]) and taken_at > %(now)s - %(length)s order by day, bucket_id;
 
 -- name: clock

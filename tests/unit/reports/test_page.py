@@ -7,9 +7,9 @@ import pytest
 
 from storage_cleanup.events.health import Period
 from storage_cleanup.reports.charts import draw
+from storage_cleanup.reports.model import Report
 from storage_cleanup.reports.page import render_page
-from storage_cleanup.reports.report import Report
-from tests.unit.history import a_year, nothing, unwell
+from tests.unit.reports.history import a_year, nothing, unwell
 
 _VOID = {"meta", "link", "br", "img"}
 _LOADING = {"src", "href", "action", "data", "poster", "srcset", "xlink:href"}

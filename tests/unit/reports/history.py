@@ -2,13 +2,17 @@
 
 import math
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from storage_cleanup.events.health import Period
-from storage_cleanup.health import checks as health
-from storage_cleanup.health.runner import HealthAnswer
+from storage_cleanup.health.checks import NAMED
+from storage_cleanup.health.findings import found_of, listed
+from storage_cleanup.health.model import Found, HealthAnswer, Result, Status
+from storage_cleanup.model.pricing import GIGABYTE
 from storage_cleanup.postgres.observer import DayOfWork, Finding, Stored, Trouble, Usage
-from storage_cleanup.reports.report import Material, Report, make_report
+from storage_cleanup.reports.figures import Material, make_report
+from storage_cleanup.reports.model import Report
 
 NOW = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
 PRICE = 0.021
@@ -16,18 +20,32 @@ PRICE = 0.021
 
 def well() -> HealthAnswer:
     """All is well."""
-    return HealthAnswer([health.judge_parameters(()), health.judge_saved_files(Finding())])
+    return HealthAnswer([_parameters(), _saved_files(Finding())])
 
 
 def unwell() -> HealthAnswer:
     """Nearly everything has something to say, with characters that a page must not take as its own."""
     return HealthAnswer(
         [
-            health.judge_parameters(()),
-            health.judge_orphans_left(51),
-            health.judge_saved_files(Finding(2, 0, 0, ["<script>alert(1)</script>", "b" * 300])),
+            _parameters(),
+            NAMED["orphans_left"].judge(Found(51, 51)),
+            _saved_files(Finding(2, 0, 0, ["<script>alert(1)</script>", "b" * 300])),
         ]
     )
+
+
+def _parameters() -> Result:
+    return NAMED["parameters"].judge(listed([], Status.CRITICAL))
+
+
+def _saved_files(found: Finding) -> Result:
+    return NAMED["saved_file_missing"].judge(found_of(found, "removed"))
+
+
+def material(**changes: object) -> Material:
+    """A week of which nothing is known but what is given."""
+    empty = Material(Period.WEEKLY, NOW, "testing", PRICE, [], {}, [], [], [Stored("images", 1, GIGABYTE)])
+    return replace(empty, **changes)  # type: ignore[arg-type]
 
 
 def nothing(period: Period = Period.DAILY) -> Report:
@@ -60,9 +78,7 @@ def a_year(period: Period = Period.DAILY, answer: HealthAnswer | None = None) ->
             )
         )
         at = NOW - timedelta(days=ago, hours=5)
-        usage += [
-            Usage(at.date(), name, 1, int(stored * part), at) for name, part in (("images", 0.7), ("videos", 0.3))
-        ]
+        usage += [Usage(at.date(), int(stored * part), at) for part in (0.7, 0.3)]
     away = 'connection to server at "aws-0-eu-central-1.pooler.supabase.com" <6543> failed: timeout expired'
     troubles = [Trouble(NOW - timedelta(hours=hours), "failed", away) for hours in (20, 21, 22)]
     troubles.append(Trouble(NOW - timedelta(hours=9), "partial", None))
