@@ -65,6 +65,7 @@ check-code: $(VENV)/.ready
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/squawk database/*.sql
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 	@for function in functions/*/app.py; do $(BIN)/mypy --no-error-summary $$function || exit 1; done
 

@@ -35,7 +35,6 @@ from storage_cleanup.model.vocabulary import Phase
 from storage_cleanup.postgres import ledger as database_module
 from storage_cleanup.postgres.ledger import Database
 from storage_cleanup.storage import client as storage_client
-from storage_cleanup.storage import object_store
 from tests.campaigns.ground import Ground, prepared_ground
 from tests.campaigns.report import Figures, missed
 from tests.integration.direct import cycle
@@ -383,11 +382,7 @@ class Scenario:
 @contextmanager
 def impatience() -> Iterator[None]:
     """Make waiting short, so that many requests fit in little time."""
-    with (
-        patch.object(storage_client, "_TIMEOUT", httpx.Timeout(0.25, connect=2)),
-        patch.object(object_store, "_FIRST_PAUSE", 0.002),
-        patch.object(object_store, "_LONGEST_PAUSE", 0.01),
-    ):
+    with patch.object(storage_client, "_TIMEOUT", httpx.Timeout(0.25, connect=2)):
         yield
 
 

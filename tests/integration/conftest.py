@@ -51,10 +51,16 @@ def configure(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def cleanup(configure: Callable[..., None]) -> Cleanup:
+def app() -> ModuleType:
+    """Return the module of the cleanup function, which wires the collaborators of a cycle."""
+    return load_function("cleanup")
+
+
+@pytest.fixture
+def cleanup(app: ModuleType, configure: Callable[..., None]) -> Cleanup:
     """Return the real handler, with the default parameters."""
     configure()
-    handler = load_function("cleanup").lambda_handler
+    handler = app.lambda_handler
 
     def invoke(event: object = None, *, seconds: float = 900, **fields: object) -> dict[str, Any]:
         answer = handler({"action": "cleanup", **fields} if event is None else event, Context(seconds))

@@ -17,7 +17,10 @@ from storage_cleanup.events.cleanup import CleanupRequest
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Trigger
 from storage_cleanup.postgres.ledger import Database
-from storage_cleanup.storage.object_store import ObjectStore
+from storage_cleanup.storage.object_store import Backoff, ObjectStore
+
+IMPATIENT = Backoff(first_seconds=0.002, longest_seconds=0.01)
+"""What takes seconds elsewhere takes a moment."""
 
 
 class Project(Protocol):
@@ -65,6 +68,7 @@ def cycle(
             key or settings.service_role_key.get_secret_value(),
             give_up=watch.stop_reason,
             seconds_for=watch.seconds_for,
+            backoff=IMPATIENT,
         ) as store,
     ):
         options = resolve(CleanupRequest(Trigger.MANUAL), settings)

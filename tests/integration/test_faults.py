@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -28,12 +30,11 @@ from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Status
 from storage_cleanup.postgres import ledger as database_module
 from storage_cleanup.storage import client as storage_client
-from storage_cleanup.storage import object_store
 from storage_cleanup.storage.client import StorageClient
-from storage_cleanup.storage.object_store import ObjectStore
+from storage_cleanup.storage.object_store import ObjectStore, Removal
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
-from tests.integration.direct import cycle, ledger, let_time_pass
+from tests.integration.direct import IMPATIENT, cycle, ledger, let_time_pass
 
 ROOT = Path(__file__).resolve().parents[2]
 A_WHILE = timedelta(minutes=16)
@@ -45,11 +46,10 @@ Configure = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatience(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that takes seconds elsewhere takes a moment here."""
     monkeypatch.setattr(storage_client, "_TIMEOUT", httpx.Timeout(0.5, connect=2))
-    monkeypatch.setattr(object_store, "_FIRST_PAUSE", 0.002)
-    monkeypatch.setattr(object_store, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(app, "ObjectStore", partial(ObjectStore, backoff=IMPATIENT))
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_nothing_is_claimed_while_storage_is_away(
 )
 def test_an_answer_that_is_not_storages_is_an_error_like_any_other(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(httpx.Client, "request", lambda _, method, url, **__: answer_of(method, url, body))
-    with ObjectStore("http://127.0.0.1", "key") as store:
+    with ObjectStore("http://127.0.0.1", "key", backoff=IMPATIENT) as store:
         if body != "{}":  # no buckets at all
             with pytest.raises(ObjectStoreError):
                 store.buckets()
@@ -705,7 +705,7 @@ def test_time_that_runs_out_makes_the_run_partial_and_the_rest_is_done_next_time
     application.render_many(400)
     original, removing = ObjectStore.remove, threading.Event()
 
-    def remove(*arguments: Any) -> object_store.Removal:
+    def remove(*arguments: Any) -> Removal:
         removing.set()
         return original(*arguments)
 

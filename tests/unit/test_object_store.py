@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from storage_cleanup.errors import ObjectStoreError
-from storage_cleanup.storage.object_store import ObjectStore
+from storage_cleanup.storage.object_store import Backoff, ObjectStore
 
 Answer = tuple[int, dict[str, str], bytes]
 NO_BUCKETS: Answer = (200, {}, b"[]")
@@ -69,6 +69,10 @@ def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[Serve
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def address_of(server: Server) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
 
 
 def store_of(server: Server, scheme: str = "http", host: str = "127.0.0.1") -> ObjectStore:
@@ -200,3 +204,62 @@ def test_a_certificate_of_another_host_is_refused(tls: ssl.SSLContext) -> None:
 def test_a_trusted_certificate_is_accepted(tls: ssl.SSLContext) -> None:
     with serving(NO_BUCKETS, tls) as server, store_of(server, "https", "localhost") as store:
         assert store.buckets() == {}
+
+
+# -- Patience ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 544])
+def test_a_request_that_fails_is_tried_as_often_as_allowed_with_pauses_between(status: int) -> None:
+    pauses: list[float] = []
+    backoff = Backoff(attempts=4, first_seconds=1, longest_seconds=3)
+    with (
+        serving((status, {}, b"")) as server,
+        ObjectStore(address_of(server), "key", backoff=backoff, pause=pauses.append) as store,
+    ):
+        with pytest.raises(ObjectStoreError) as failure:
+            store.buckets()
+        assert failure.value.status == status
+    assert len(server.requests) == 4
+    assert [0.25 <= pauses[0] <= 1, 0.5 <= pauses[1] <= 2, 0.75 <= pauses[2] <= 3] == [True, True, True]
+    assert len(pauses) == 3
+
+
+def test_a_reason_to_give_up_ends_the_attempts_before_the_pause() -> None:
+    pauses: list[float] = []
+    with (
+        serving((503, {}, b"")) as server,
+        ObjectStore(address_of(server), "key", give_up=lambda: "time_is_short", pause=pauses.append) as store,
+    ):
+        assert store.remove("images", ["a", "b"]).failed.keys() == {"a", "b"}
+    assert (len(server.requests), pauses) == (1, [])
+
+
+@pytest.mark.parametrize(("status", "times"), [(429, 2), (503, 2), (544, 2), (500, 0)])
+def test_only_a_server_that_asks_for_it_slows_the_run_down(status: int, times: int) -> None:
+    pushbacks: list[None] = []
+    with (
+        serving((status, {}, b"")) as server,
+        ObjectStore(
+            address_of(server),
+            "key",
+            backoff=Backoff(attempts=2),
+            on_pushback=lambda: pushbacks.append(None),
+            pause=lambda _: None,
+        ) as store,
+    ):
+        store.remove("images", ["a"])
+    assert len(pushbacks) == times
+
+
+def test_a_request_that_the_server_refuses_as_wrong_is_not_tried_again() -> None:
+    with serving((404, {}, b"")) as server, store_of(server) as store, pytest.raises(ObjectStoreError):
+        store.buckets()
+    assert len(server.requests) == 1
+
+
+def test_a_batch_that_always_fails_is_halved_with_few_requests_and_fails_as_a_whole() -> None:
+    names = [f"{number}.png" for number in range(500)]
+    with serving((400, {}, b"")) as server, store_of(server) as store:
+        assert store.remove("images", names).failed.keys() == set(names)
+    assert len(server.requests) < 50

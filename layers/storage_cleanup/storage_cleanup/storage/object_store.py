@@ -18,10 +18,25 @@ if TYPE_CHECKING:
 BATCH_SIZE = 500
 """Names in one request: the server's own transaction size, so that a request succeeds or fails as a whole."""
 
-_ATTEMPTS = 6
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _PUSHBACK = frozenset({429, 503, 544})
 _Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How often a request is tried, with pauses that double from the first up to the longest."""
+
+    attempts: int = 6
+    first_seconds: float = 0.2
+    longest_seconds: float = 5.0
+
+    def pause_after(self, attempt: int) -> float:
+        """Return the pause after an attempt, the first being 0; jittered, so that clients don't return together."""
+        longest = min(self.longest_seconds, self.first_seconds * 2**attempt)
+        return random.uniform(longest / 4, longest)  # noqa: S311  (jitter, not a secret)
+
+
+BACKOFF = Backoff()
 
 
 @dataclass
@@ -61,6 +76,8 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         Returns how long a request may take that would be allowed so many seconds; `Watch.seconds_for`.
     on_pushback
         Called whenever the server asks to be asked less.
+    backoff
+        How patient to be with a server that fails or pushes back.
     pause
         Sleeps for so many seconds.
     """
@@ -73,6 +90,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         give_up: Callable[[], str | None] = lambda: None,
         seconds_for: Callable[[float], float] = lambda most: most,
         on_pushback: Callable[[], None] = lambda: None,
+        backoff: Backoff = BACKOFF,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._address = origin, key
@@ -81,6 +99,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         self._give_up = give_up
         self._seconds_for = seconds_for
         self.on_pushback = on_pushback
+        self._backoff = backoff
         self._pause = pause
 
     def __enter__(self) -> Self:
@@ -148,7 +167,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
 
     def _retrying(self, ask: "Callable[[StorageClient], _Answer]", removal: Removal | None = None) -> _Answer:
         client = self._connected()
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(self._backoff.attempts):
             try:
                 return ask(client)
             except ObjectStoreError as error:
@@ -156,10 +175,9 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
                     removal.unanswered = True
                 if error.status in _PUSHBACK:
                     self.on_pushback()
-                if not _is_worth_retrying(error) or attempt == _ATTEMPTS - 1 or self._give_up():
+                if not _is_worth_retrying(error) or attempt == self._backoff.attempts - 1 or self._give_up():
                     raise
-                longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
-                self._pause(random.uniform(longest / 4, longest))  # noqa: S311  (jitter, not a secret)
+                self._pause(self._backoff.pause_after(attempt))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _connected(self) -> "StorageClient":

@@ -10,7 +10,7 @@ import pytest
 from storage_cleanup.events.health import Period
 from storage_cleanup.reports.model import Report
 from storage_cleanup.reports.page import render_page
-from tests.unit.reports.browser import PROGRAM, Tab, browser
+from tests.e2e.browser import PROGRAM, Tab, browser
 from tests.unit.reports.history import a_year, nothing, unwell
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium isn't installed (Debian: apt-get install chromium)")
