@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--now", action="store_true", help="fire once, at once, and end")
     options = parser.parse_args(arguments)
     with embedded() as scene:
-        clock = Clock(scene.stack.aws, Functions(scene.stack.aws, sys.stderr))
+        clock = Clock(scene.stack.aws, scene.functions(sys.stderr))
         clock.deploy(PRODUCTION)
         print(f"{RULE} has {clock.expression}; Ctrl-C ends", file=sys.stderr)
         with contextlib.suppress(KeyboardInterrupt):

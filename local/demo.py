@@ -22,7 +22,7 @@ from rich.table import Table
 from local import checks
 from local.checks import Check, State
 from local.clock import PRODUCTION, Clock
-from local.functions import RULE, Functions
+from local.functions import RULE
 from local.postgres import ROOT
 from local.report import write_report
 from local.scenario import Case, Fate, Scenario, Scene, embedded
@@ -40,7 +40,7 @@ def main() -> int:
     console.print("Starting PostgreSQL, Storage and AWS; people render and save ...")
     with embedded() as scene:
         console.print(f"  {_seconds(began)}: all is there (servers alone: {scene.stack.seconds_to_start:.1f} s)")
-        clock = Clock(scene.stack.aws, Functions(scene.stack.aws, log=io.StringIO()))
+        clock = Clock(scene.stack.aws, scene.functions(io.StringIO()))
         clock.deploy(PRODUCTION)
         results = [*_first_cycle(console, scene, clock), *_afterwards(console, scene, clock)]
         report = write_report(scene.stack.aws)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from types import ModuleType
 from typing import Any, TextIO
 
@@ -49,11 +51,15 @@ class Functions:
         Where they find their parameters and the rule.
     log
         Takes what they print, as CloudWatch Logs would.
+    ahead
+        How far the clock that temporary files are judged by is ahead. A file's ctime can't be set back, so this is how
+        one that was made just now can be old.
     """
 
-    def __init__(self, aws: Aws, log: TextIO) -> None:
+    def __init__(self, aws: Aws, log: TextIO, *, ahead: timedelta = timedelta(0)) -> None:
         self._environment = {**aws.environment(), **_own_variables()}
         self._log = log
+        self._ahead = ahead
         self._loaded: dict[str, ModuleType] = {}
 
     def invoke(self, name: str, event: object, *, seconds: float = 900) -> dict[str, Any]:
@@ -61,6 +67,8 @@ class Functions:
         with _variables(self._environment), redirect_stdout(self._log):
             if name not in self._loaded:
                 self._loaded[name] = load_function(name)
+                if name == "cleanup":
+                    _set_ahead(self._loaded[name], self._ahead)
             answer = self._loaded[name].lambda_handler(_copy(event), Context(seconds, function_name=name))
         return dict(_copy(answer))
 
@@ -82,6 +90,11 @@ def load_function(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _set_ahead(cleanup: ModuleType, ahead: timedelta) -> None:
+    """Let the function's cycles judge temporary files by a clock that is ahead."""
+    vars(cleanup)["run_cycle"] = partial(cleanup.run_cycle, now=lambda: time.time() + ahead.total_seconds())
 
 
 def _own_variables() -> dict[str, str]:

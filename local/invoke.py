@@ -57,8 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = parser.parse_args(arguments).event
     try:
         event, parameters = _read(path), parameters_in(os.environ)
-        with _aws(os.environ, parameters) as aws:
-            functions = Functions(aws, log=sys.stderr)
+        with _stack(os.environ, parameters) as (aws, functions):
             Clock(aws, functions).deploy(PRODUCTION)
             return _invoke(functions, event)
     except UsageError as error:
@@ -95,13 +94,13 @@ def _read(path: Path) -> Any:
 
 
 @contextmanager
-def _aws(environment: Mapping[str, str], parameters: Mapping[str, str]) -> Iterator[Aws]:
-    """Yield AWS with the parameters of the project that the variables name, or of an embedded one."""
+def _stack(environment: Mapping[str, str], parameters: Mapping[str, str]) -> Iterator[tuple[Aws, Functions]]:
+    """Yield AWS and the functions, for the project that the variables name or an embedded one."""
     project = [environment.get(name) or None for name in PROJECT]
     if not any(project):
         print("Starting the embedded stack; people render and save ...", file=sys.stderr)
         with embedded(**parameters) as scene:
-            yield scene.stack.aws
+            yield scene.stack.aws, scene.functions(sys.stderr)
         return
     url, key, database = project
     if not (url and key and database):
@@ -111,7 +110,7 @@ def _aws(environment: Mapping[str, str], parameters: Mapping[str, str]) -> Itera
         temp = directory / "temp"
         temp.mkdir()
         write_parameters(aws, url, key, database, {"temp__directories": str(temp), **parameters})
-        yield aws
+        yield aws, Functions(aws, sys.stderr)
 
 
 @contextmanager

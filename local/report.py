@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     period = parser.parse_args(arguments).period
     print("Starting the embedded stack; people render and save ...", file=sys.stderr)
     with embedded() as scene:
-        clock = Clock(scene.stack.aws, Functions(scene.stack.aws, io.StringIO()))
+        clock = Clock(scene.stack.aws, scene.functions(io.StringIO()))
         clock.deploy(PRODUCTION)
         clock.fire_now()
         path = write_report(scene.stack.aws, period=period)

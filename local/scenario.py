@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+from typing import TextIO
 from uuid import UUID
 
 from local.application import Application, Link, Render
+from local.functions import Functions
 from local.stack import Stack
 
 SAVED_IMAGES, SAVED_VIDEOS = 850, 170
@@ -20,6 +22,8 @@ UNLISTED_BUCKET = "avatars"
 
 OLD = timedelta(hours=2)
 FRESH = timedelta(minutes=10)
+AHEAD = OLD
+"""How far ahead the clock is that temporary files are judged by: what is made now is old then."""
 
 File = tuple[str, str]
 """Bucket and name."""
@@ -94,11 +98,22 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Scene:
-    """A running stack on which the scenario has been played."""
+    """A running stack on which the scenario has been played.
+
+    Attributes
+    ----------
+    ahead
+        How far ahead its clock for temporary files is.
+    """
 
     stack: Stack
     application: Application
     scenario: Scenario
+    ahead: timedelta
+
+    def functions(self, log: TextIO) -> Functions:
+        """Return the functions of the stack; ``log`` takes what they print."""
+        return Functions(self.stack.aws, log, ahead=self.ahead)
 
 
 @contextmanager
@@ -108,7 +123,9 @@ def embedded(**parameters: str) -> Iterator[Scene]:
         directory = stack.directory / "temp"
         scenario = play(application, directory)
         stack.put_parameters(**{"temp__directories": str(directory), **parameters})
-        yield Scene(stack, application, scenario)
+        # Other people's directories are judged by the true time.
+        ahead = timedelta(0) if "temp__directories" in parameters else AHEAD
+        yield Scene(stack, application, scenario, ahead)
 
 
 def play(application: Application, temp: Path) -> Scenario:
@@ -272,5 +289,6 @@ def _write(path: Path, age: timedelta) -> Path:
 
 
 def _age(path: Path, age: timedelta) -> None:
-    then = time.time() - age.total_seconds()
+    """Give a file an age, of at most ``AHEAD``, by the clock that is ahead."""
+    then = time.time() + (AHEAD - age).total_seconds()
     os.utime(path, (then, then), follow_symlinks=False)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
@@ -440,10 +441,25 @@ _file_trees = st.recursive(
 )
 
 
-class TreeTarget:
-    """Nothing goes but what is old, has a prefix and lies in a listed directory; links lead nowhere."""
+class Clock(Enum):
+    """What time it is when a tree is cleaned. Its ctimes are true, whatever its mtimes say."""
 
-    strategy = st.tuples(_file_trees, st.booleans(), st.integers(0, 6))
+    FAR_AHEAD = auto()
+    """``NOW``: mtimes alone decide."""
+    AN_AGE_AHEAD = auto()
+    """What was made before is old, what is changed from now on is young."""
+    TRUE = auto()
+    """Everything was made just now."""
+
+    def now(self) -> float:
+        """Return Unix seconds."""
+        return NOW if self is Clock.FAR_AHEAD else time.time() + (_AGE if self is Clock.AN_AGE_AHEAD else 0)
+
+
+class TreeTarget:
+    """All that is old, has a prefix and lies in a listed directory goes, and nothing else; links lead nowhere."""
+
+    strategy = st.tuples(_file_trees, st.booleans(), st.integers(0, 6), st.sampled_from(Clock))
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
@@ -452,19 +468,20 @@ class TreeTarget:
         self._listed = self._base / "listed"
         self.accepted = 0
 
-    def examine(self, example: tuple[dict[str, Any], bool, int]) -> None:
+    def examine(self, example: tuple[dict[str, Any], bool, int, Clock]) -> None:
         """Lay a tree out, clean it, and look around."""
-        tree, dry_run, budget = example
+        tree, dry_run, budget, clock = example
         self._prepare()
         with suppress(OSError):  # a time or a name that this file system can't hold
             self._grow(self._listed, tree)
         outside, before = snapshot(self._outside), snapshot(self._listed)
+        now = clock.now()
         try:
             result = clean_temp_files(
                 [self._listed],
                 ["storage-", "mat-debug-"],
                 timedelta(seconds=_AGE),
-                now=NOW,
+                now=now,
                 budget=budget,
                 dry_run=dry_run,
                 stop=lambda: None,
@@ -473,15 +490,18 @@ class TreeTarget:
             self._notes.note("unhandled", tree, error)
             return
         after = snapshot(self._listed)
-        if snapshot(self._outside) != outside:
+        if _without_ctimes(snapshot(self._outside)) != _without_ctimes(outside):
             self._notes.note("escapes", tree, "something outside has changed")
-        if wrong := [path for path in before.keys() - after.keys() if not may_go(path, before)]:
+        if wrong := [path for path in before.keys() - after.keys() if not may_go(path, before, now)]:
             self._notes.note("escapes", tree, wrong)
         gone_at_top = sum("/" not in path for path in before.keys() - after.keys())
         if dry_run and gone_at_top:
             self._notes.note("escapes", tree, "a dry run deleted")
         if gone_at_top != result.deleted or gone_at_top > budget:
             self._notes.note("disagreements", tree, result)
+        left = [path for path in after if "/" not in path and may_go(path, before, now)]
+        if left and not (dry_run or result.stopped):
+            self._notes.note("disagreements", tree, left)
         self.accepted += gone_at_top
 
     def finish(self) -> None:
@@ -516,11 +536,17 @@ class TreeTarget:
             os.utime(path, (when, when), follow_symlinks=False)
 
 
-Seen = tuple[int, float, int]
+class Seen(NamedTuple):
+    """What is known of an entry."""
+
+    mode: int
+    size: int
+    mtime: float
+    ctime: float
 
 
 def snapshot(root: Path) -> dict[str, Seen]:
-    """Return mode, time and size of everything below a directory, by path."""
+    """Return mode, size and times of everything below a directory, by path."""
     found: dict[str, Seen] = {}
     for directory, directories, files in os.walk(root):
         for name in (*directories, *files):
@@ -528,17 +554,23 @@ def snapshot(root: Path) -> dict[str, Seen]:
             status = os.lstat(path)
             # Losing an entry changes a directory's own time and size.
             is_directory = stat.S_ISDIR(status.st_mode)
-            seen = (status.st_mode, status.st_mtime, 0 if is_directory else status.st_size)
-            found[os.path.relpath(path, root)] = seen
+            size = 0 if is_directory else status.st_size
+            found[os.path.relpath(path, root)] = Seen(status.st_mode, size, status.st_mtime, status.st_ctime)
     return found
 
 
-def may_go(path: str, before: dict[str, Seen]) -> bool:
+def _without_ctimes(found: dict[str, Seen]) -> dict[str, Seen]:
+    """Leave out what losing a hard link elsewhere changes."""
+    return {path: seen._replace(ctime=0) for path, seen in found.items()}
+
+
+def may_go(path: str, before: dict[str, Seen], now: float) -> bool:
     """Tell whether a path may be deleted: its top has a prefix, and everything in there is old and ordinary."""
     top = path.split("/", maxsplit=1)[0]
     return top.startswith(("storage-", "mat-debug-")) and all(
-        when < NOW - _AGE and (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
-        for inner, (mode, when, _) in before.items()
+        max(seen.mtime, seen.ctime) < now - _AGE
+        and (stat.S_ISREG(seen.mode) or stat.S_ISDIR(seen.mode) or stat.S_ISLNK(seen.mode))
+        for inner, seen in before.items()
         if inner == top or inner.startswith(f"{top}/")
     )
 

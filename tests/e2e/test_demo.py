@@ -1,5 +1,6 @@
 """``make demo`` ends with 0 only when everything held."""
 
+import io
 import os
 import subprocess
 import sys
@@ -93,3 +94,14 @@ def test_without_the_guard_nothing_goes_and_it_ends_with_1(
     assert "status is failed, not succeeded" in shown
     assert "still there" in shown
     assert "it was accepted" in shown
+
+
+@pytest.mark.usefixtures("small")
+def test_a_directory_that_somebody_names_is_judged_by_the_true_time(tmp_path: Path) -> None:
+    """The scenario's clock is ahead, for its own temporary files."""
+    fresh = tmp_path / "storage-fresh"
+    fresh.touch()
+    with scenario.embedded(temp__directories=str(tmp_path)) as scene:
+        answer = scene.functions(io.StringIO()).invoke("cleanup", {"action": "cleanup"})
+    assert answer["phases"]["temp_files"]["reasons"]["kept"] == {"too_young": 1}
+    assert fresh.exists()

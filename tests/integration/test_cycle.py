@@ -1,11 +1,16 @@
 """One cycle, end to end: exactly the orphans go."""
 
+import io
+import os
+import shutil
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from local.application import TWO_HOURS, Application, Link
+from local.functions import Functions
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
 
@@ -179,6 +184,21 @@ def test_a_dry_run_plans_what_a_real_run_does_and_deletes_nothing(application: A
     real = cleanup()
     assert real["phases"]["storage_files"]["deleted"] == 30
     assert real["phases"]["render_jobs"]["deleted"] == 31
+
+
+def test_a_temporary_file_that_was_copied_just_now_with_its_old_time_stays_until_it_is_old(
+    cleanup: Cleanup, servers: Servers, tmp_path: Path
+) -> None:
+    original, copy = tmp_path / "original", tmp_path / "temp" / "storage-copy"
+    original.write_text("pixels")
+    os.utime(original, (0, 0))
+    shutil.copy2(original, copy)
+    assert cleanup()["phases"]["temp_files"]["reasons"]["kept"] == {"too_young": 1}
+    assert copy.exists()
+    in_two_hours = Functions(servers.aws, io.StringIO(), ahead=timedelta(hours=2))
+    answer = in_two_hours.invoke("cleanup", {"action": "cleanup"})
+    assert answer["phases"]["temp_files"]["deleted"] == 1
+    assert not copy.exists()
 
 
 def test_a_job_that_is_rendered_again_keeps_its_row_and_its_new_file(

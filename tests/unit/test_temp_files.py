@@ -3,8 +3,11 @@
 import errno
 import logging
 import os
+import shutil
 import socket
 import stat
+import tarfile
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +21,10 @@ from storage_cleanup.cleanup.phases.temp_files import clean_temp_files
 from storage_cleanup.model.account import PhaseResult
 
 NOW = 2_000_000_000.0
+"""So far ahead that every ctime is old: most tests tell entries apart by their mtime, which can be set."""
 OLD, FRESH = NOW - 7200, NOW - 60
+LONG_AGO = 1_000_000_000.0
+MAX_AGE = timedelta(hours=1)
 
 
 def never() -> None:
@@ -26,11 +32,23 @@ def never() -> None:
 
 
 def clean(
-    *directories: Path, budget: int = 1000, dry_run: bool = False, stop: Callable[[], str | None] = never
+    *directories: Path,
+    now: float = NOW,
+    budget: int = 1000,
+    dry_run: bool = False,
+    stop: Callable[[], str | None] = never,
 ) -> PhaseResult:
     return clean_temp_files(
-        directories, ["storage-", "mat-debug-"], timedelta(hours=1), now=NOW, budget=budget, dry_run=dry_run, stop=stop
+        directories, ["storage-", "mat-debug-"], MAX_AGE, now=now, budget=budget, dry_run=dry_run, stop=stop
     )
+
+
+def an_hour_from_now() -> float:
+    """Return a time at which all that was changed so far is old, and all that is changed from now on is too young."""
+    time.sleep(0.02)  # a file system's clock ticks slowly
+    now = time.time()
+    time.sleep(0.02)
+    return now + MAX_AGE.total_seconds()
 
 
 def touch(path: Path, when: float) -> Path:
@@ -66,6 +84,113 @@ def test_a_file_that_is_not_older_than_the_threshold_stays(tmp_path: Path, age: 
     make_file(tmp_path / "storage-a", NOW - age)
     assert clean(tmp_path).kept == {"too_young": 1}
     assert names(tmp_path) == ["storage-a"]
+
+
+@pytest.mark.parametrize("copy", [shutil.copy2, os.link, shutil.move])
+def test_an_old_file_that_has_just_come_here_stays(tmp_path: Path, copy: Callable[..., object]) -> None:
+    original = make_file(tmp_path / "original", LONG_AGO)
+    later = an_hour_from_now()
+    copy(original, tmp_path / "storage-a")
+    assert (tmp_path / "storage-a").stat().st_mtime == LONG_AGO
+    assert clean(tmp_path, now=later).kept == {"too_young": 1}
+    assert "storage-a" in names(tmp_path)
+    assert clean(tmp_path, now=an_hour_from_now()).deleted == 1
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_what_was_made_just_now_stays_whatever_its_mtime_says(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "storage-a"
+    match kind:
+        case "file":
+            make_file(path, LONG_AGO)
+        case "directory":
+            make_directory(path, {}, LONG_AGO)
+        case _:
+            path.symlink_to("nowhere")
+            touch(path, LONG_AGO)
+    assert clean(tmp_path, now=time.time()).kept == {"too_young": 1}
+    assert names(tmp_path) == ["storage-a"]
+
+
+def test_an_archive_extracted_just_now_stays_whole(tmp_path: Path) -> None:
+    make_directory(tmp_path / "storage-d", {"a": LONG_AGO, "b": LONG_AGO}, LONG_AGO)
+    with tarfile.open(tmp_path / "archive.tar", "w") as archive:
+        archive.add(tmp_path / "storage-d", "storage-d")
+    listed = make_directory(tmp_path / "listed", {})
+    with tarfile.open(tmp_path / "archive.tar") as archive:
+        archive.extractall(listed, filter="fully_trusted")
+    assert (listed / "storage-d" / "a").stat().st_mtime == LONG_AGO
+    assert clean(listed, now=time.time()).kept == {"too_young": 1}
+    assert names(listed / "storage-d") == ["a", "b"]
+
+
+def test_one_file_copied_just_now_keeps_the_old_directory_that_it_replaced_a_file_of(tmp_path: Path) -> None:
+    directory = make_directory(tmp_path / "storage-d", {"a": LONG_AGO, "b": LONG_AGO}, LONG_AGO)
+    original = make_file(tmp_path / "original", LONG_AGO)
+    later = an_hour_from_now()
+    shutil.copy2(original, directory / "a")
+    assert clean(tmp_path, now=later).kept == {"too_young": 1}
+    assert names(directory) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_change_of_metadata_starts_the_age_anew(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "storage-a"
+    if kind == "file":
+        make_file(path, LONG_AGO)
+    else:
+        make_directory(path, {"a": LONG_AGO}, LONG_AGO)
+    later = an_hour_from_now()
+    path.chmod(0o700)
+    assert clean(tmp_path, now=later).kept == {"too_young": 1}
+    assert names(tmp_path) == ["storage-a"]
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_all_hard_links_of_an_old_file_go_in_one_sweep(tmp_path: Path, *, dry_run: bool) -> None:
+    """Removing one renews the ctime of the others."""
+    first = make_file(tmp_path / "storage-a", LONG_AGO)
+    directory = make_directory(tmp_path / "storage-d", {}, LONG_AGO)
+    for link in (tmp_path / "storage-b", directory / "a", directory / "b", tmp_path / "precious"):
+        os.link(first, link)
+    result = clean(tmp_path, now=an_hour_from_now(), dry_run=dry_run)
+    assert (result.deleted + result.would_delete, result.kept, result.failed) == (3, {}, {})
+    assert names(tmp_path) == (["precious", "storage-a", "storage-b", "storage-d"] if dry_run else ["precious"])
+
+
+@pytest.mark.parametrize("change", ["its mode", "its content", "a new link"])
+def test_a_hard_link_that_somebody_changes_in_the_middle_of_a_sweep_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    listed = [make_directory(tmp_path / name, {}) for name in ("first", "second")]
+    removed, changed = listed[0] / "storage-a", listed[1] / "storage-b"
+    os.link(make_file(removed, LONG_AGO), changed)
+    changes: dict[str, Callable[[], object]] = {
+        "its mode": lambda: changed.chmod(0o600),
+        "its content": lambda: make_file(changed, LONG_AGO, size=11),
+        "a new link": lambda: os.link(changed, tmp_path / "c"),
+    }
+    when_first("stat", "storage-b", changes[change], monkeypatch)
+    result = clean(*listed, now=an_hour_from_now())
+    assert (result.deleted, result.kept) == (1, {"too_young": 1})
+    assert names(listed[1]) == ["storage-b"]
+
+
+def test_a_new_file_that_is_like_one_whose_last_link_just_went_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems give its inode to the next file at once."""
+    listed = [make_directory(tmp_path / name, {}) for name in ("first", "second", "third")]
+    os.link(make_file(listed[0] / "storage-a", LONG_AGO), listed[1] / "storage-b")
+    new = make_file(listed[2] / "storage-c", LONG_AGO)
+
+    def make_anew() -> None:
+        new.unlink()
+        make_file(new, LONG_AGO)
+
+    when_first("stat", "storage-c", make_anew, monkeypatch)
+    result = clean(*listed, now=an_hour_from_now())
+    assert (result.deleted, result.kept) == (2, {"too_young": 1})
 
 
 def test_a_name_without_a_prefix_is_no_candidate(tmp_path: Path) -> None:
@@ -301,6 +426,23 @@ def test_a_file_that_is_rewritten_between_check_and_removal_survives(
     when_first("unlink", "a", rewrite_the_other, monkeypatch)
     when_first("unlink", "b", rewrite_the_other, monkeypatch)
     assert clean(tmp_path).failed == {"changed_meanwhile": 1}
+    assert len(names(directory)) == 1
+
+
+def test_an_old_file_that_is_copied_over_another_between_check_and_removal_survives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_directory(tmp_path / "storage-d", {"a": LONG_AGO, "b": LONG_AGO}, LONG_AGO)
+    original = make_file(tmp_path / "original", LONG_AGO)
+
+    def copy_over_both() -> None:
+        for path in directory.iterdir():
+            shutil.copy2(original, path)
+
+    later = an_hour_from_now()
+    when_first("unlink", "a", copy_over_both, monkeypatch)
+    when_first("unlink", "b", copy_over_both, monkeypatch)
+    assert clean(tmp_path, now=later).failed == {"changed_meanwhile": 1}
     assert len(names(directory)) == 1
 
 

@@ -45,7 +45,8 @@ def clean_temp_files(
         Their direct children are candidates. One that is missing is logged; one that is a symbolic link or can't be
         read is named in the result's ``error``, and the others go on.
     max_age
-        Judged by ``mtime``.
+        Judged by the later of ``mtime`` and ``ctime``: copies and archives bring an old ``mtime`` along, but nobody can
+        set ``ctime``. Whatever else renews it (chmod, chown, rename, a new hard link) starts the age anew.
     now
         Seconds since 1970.
     budget
@@ -98,6 +99,8 @@ class _Sweep:
     dry_run: bool
     stop: Callable[[], str | None]
     result: PhaseResult = field(default_factory=PhaseResult)
+    siblings: set[tuple[int, ...]] = field(default_factory=set)
+    """Files that lost a hard link to this sweep and have others: that alone has renewed their ctime."""
 
     def clean(self, directory: Path) -> None:
         """Decide about every candidate in ``directory``."""
@@ -172,13 +175,23 @@ class _Sweep:
             raise _KeptError("other_file_system")
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
             raise _KeptError("special_file")
-        if status.st_mtime >= self.oldest_kept:
+        if max(status.st_mtime, self._ctime(status)) >= self.oldest_kept:
             raise _KeptError("too_young")
+
+    def _ctime(self, status: os.stat_result) -> float:
+        """Return when somebody else last changed the entry, as far as it matters: what this sweep did doesn't."""
+        return status.st_mtime if _traits(status, status.st_nlink) in self.siblings else status.st_ctime
+
+    def _unlink(self, name: str, parent: int, status: os.stat_result) -> None:
+        os.unlink(name, dir_fd=parent)
+        self.siblings.discard(_traits(status, status.st_nlink))
+        if status.st_nlink > 1:
+            self.siblings.add(_traits(status, status.st_nlink - 1))
 
     def _remove_file(self, entry: "_Entry", status: os.stat_result) -> _Outcome:
         self._spend_budget()
         if not self.dry_run:
-            os.unlink(entry.name, dir_fd=entry.parent)
+            self._unlink(entry.name, entry.parent, status)
         self.result.bytes += status.st_size
         return _Outcome.WOULD_DELETE if self.dry_run else _Outcome.DELETED
 
@@ -221,7 +234,7 @@ class _Sweep:
         except _KeptError:
             raise _FailedError("changed_meanwhile") from None
         if not stat.S_ISDIR(visit.status.st_mode):
-            os.unlink(visit.name, dir_fd=visit.parent)
+            self._unlink(visit.name, visit.parent, visit.status)
             self.result.bytes += visit.status.st_size
 
     def _spend_budget(self) -> None:
@@ -296,6 +309,12 @@ def _walk(descriptor: int) -> Generator[_Visit, None, None]:
                 yield _Visit(here, level.name, level.status, leaving=True)
     finally:
         os.close(here)
+
+
+def _traits(status: os.stat_result, links: int) -> tuple[int, ...]:
+    """Return what a file with that many links is known by: more than its inode, which another may get meanwhile."""
+    owner = status.st_uid, status.st_gid
+    return status.st_dev, status.st_ino, status.st_mode, *owner, status.st_size, status.st_mtime_ns, links
 
 
 def _names(descriptor: int) -> list[str]:
