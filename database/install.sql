@@ -880,7 +880,7 @@ begin
         where not dry_run and id = any (jobs)
     )
     select id, decided.outcome, bucket, name, size,
-           case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url end
+           case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url::text end
     from decided cross join (select count(*) from parked) as noted
     where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
     union all

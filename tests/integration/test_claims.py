@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
+from types import ModuleType
 from uuid import UUID
 
 import psycopg
@@ -13,11 +15,11 @@ from local.storage_emulator.faults import Fault
 from storage_cleanup.cleanup.phases import storage_files
 from storage_cleanup.errors import ObjectStoreError
 from storage_cleanup.postgres.ledger import Database
-from storage_cleanup.storage import object_store
 from storage_cleanup.storage.client import StorageClient
+from storage_cleanup.storage.object_store import ObjectStore
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
-from tests.integration.direct import ledger
+from tests.integration.direct import IMPATIENT, ledger
 
 Configure = Callable[..., None]
 A_WHILE = timedelta(minutes=17)
@@ -182,9 +184,9 @@ def test_three_jobs_that_share_a_file_which_cannot_be_removed_are_one_failure(
 
 
 @pytest.fixture
-def late_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def late_answer(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the answer to the first request get lost; the second finds nothing to remove."""
-    monkeypatch.setattr(object_store, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(app, "ObjectStore", partial(ObjectStore, backoff=IMPATIENT))
     original, asked = StorageClient.remove, []
 
     def remove(client: StorageClient, bucket: str, names: Sequence[str]) -> set[str]:
@@ -346,12 +348,16 @@ def test_a_switched_off_system_that_cannot_reach_its_database_is_skipped_with_a_
 
 
 def test_every_file_that_was_claimed_is_accounted_for_when_the_breaker_opens(
-    application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    app: ModuleType,
+    application: Application,
+    cleanup: Cleanup,
+    servers: Servers,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(storage_files, "BATCH_SIZE", 2)
     application.render_many(40)
     servers.storage.inject({Fault.INTERNAL: 1}, operations=["remove"])
-    monkeypatch.setattr(object_store, "_LONGEST_PAUSE", 0.001)
+    monkeypatch.setattr(app, "ObjectStore", partial(ObjectStore, backoff=IMPATIENT))
     answer = cleanup()
     assert answer["breaker_open"] is True
     account = answer["phases"]["storage_files"]

@@ -297,7 +297,7 @@ def test_a_claim_asks_for_the_moment_itself(application: Application, cleanup: C
     with servers.database.connect() as owner:
         owner.execute("update storage_cleanup.candidate set since = since - interval '1 day'")
     answer = cleanup()
-    assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"job_too_young": 1}
+    assert answer["phases"]["render_jobs"]["reasons"]["kept"] == {"job_too_young": 1}
     with servers.database.connect() as owner:
         owner.execute("update storage_cleanup.run set scope = '{}'")
     cleanup()

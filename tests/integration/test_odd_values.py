@@ -138,7 +138,7 @@ def test_a_url_over_8_kb_is_left_alone_with_a_reason(application: Application, c
     job = application.add_job(output_url=MEGABYTES)
     answer = cleanup()
     assert answer["status"] == "succeeded"
-    assert answer["phases"]["storage_files"]["reasons"]["skipped"] == {"too_long": 1}
+    assert answer["phases"]["storage_files"]["reasons"]["kept"] == {"too_long": 1}
     assert application.jobs() == {job}
 
 
