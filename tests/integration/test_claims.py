@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from local.application import Application, Link, Render
+from local.application import Application, Link, Render, age_jobs
 from local.storage_emulator.faults import Fault
 from storage_cleanup.cleanup.phases import storage_files
 from storage_cleanup.errors import ObjectStoreError
@@ -438,6 +438,7 @@ def test_a_row_that_stayed_can_be_rendered_again_and_saved_and_goes_through_it_a
         owner.execute(
             "update render_jobs set output_url = '/object/public/images/anew.png' where id = %s", (render.job_id,)
         )
+        age_jobs(owner, [render.job_id], timedelta(hours=2))
     asset = application.save(render)
     assert cleanup()["phases"]["storage_files"]["reasons"]["kept"] == {"saved": 1}
     application.unsave(asset)
