@@ -28,7 +28,7 @@ ASL_TEMPLATE := {"Resources": {"Drain": {"Type": "AWS::StepFunctions::StateMachi
 	{"RoleArn": "arn:aws:iam::123456789012:role/drain", "Definition": %s}}}}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-code check-template format test-contract invoke prove bench report build region deploy secrets delete lock clean
+.PHONY: help demo test test-fast mutants check check-code check-template format test-contract invoke prove bench report build region deploy secrets delete lock clean
 
 help:                        ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -41,8 +41,14 @@ demo: $(VENV)/.ready         ## the whole system on the embedded stack, from not
 invoke: $(VENV)/.ready       ## one event (EVENT=events/X.json) through the real handler
 	@$(BIN)/python -m local.invoke $(EVENT)
 
-test: $(VENV)/.ready .venv-sam/.ready ## every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(VENV)/.ready .venv-sam/.ready ## every test, and the branches of the package that they cover
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov
+
+test-fast: $(VENV)/.ready    ## the unit tests: seconds
+	@$(BIN)/python -m pytest -n 2 tests/unit
+
+mutants: $(VENV)/.ready      ## mutation testing of what decides alone; NAMES="*paths*" for some
+	@$(BIN)/python -m tests.mutants $(NAMES)
 
 test-contract: $(VENV)/.ready ## the recorded Storage contract against SUPABASE_URL, or the emulator when unset
 	@$(BIN)/python -m pytest tests/contract

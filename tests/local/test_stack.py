@@ -22,14 +22,14 @@ from storage_cleanup.config.parameters import PARAMETERS
 from tests.conftest import Servers
 
 START_AND_WAIT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from local.postgres import Postgres
-from storage_cleanup.config.parameters import DEFAULTS
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
 cluster = Postgres(Path(sys.argv[1]))
 cluster.start()
 print(cluster.port, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -64,7 +64,7 @@ def test_the_server_ends_with_its_starter(
     process, port = start()
     assert answers(port)
     process.send_signal(how)
-    process.wait(10)
+    process.wait()
     wait_until(lambda: not answers(port))
 
 
