@@ -44,7 +44,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         status, headers, body = self.server.answer
         asked = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.requests.append((self.command, self.path, dict(self.headers), asked))
+        self.server.requests.append(
+            (self.command, self.path, {name.lower(): value for name, value in self.headers.items()}, asked)
+        )
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -96,7 +98,7 @@ def test_buckets_are_listed_with_the_key() -> None:
     [(method, path, headers, _)] = server.requests
     assert (method, path) == ("GET", "/storage/v1/bucket")
     assert headers["apikey"] == "sb_secret_hush"
-    assert headers["Authorization"] == "Bearer sb_secret_hush"
+    assert headers["authorization"] == "Bearer sb_secret_hush"
 
 
 def test_names_are_sent_as_they_are_and_the_bucket_as_a_part_of_the_path() -> None:
@@ -104,7 +106,7 @@ def test_names_are_sent_as_they_are_and_the_bucket_as_a_part_of_the_path() -> No
         assert store.remove("my videos?", ["a/b c+%.png", "x"]).removed == {"a/b c+%.png"}
     [(method, path, headers, body)] = server.requests
     assert (method, path) == ("DELETE", "/storage/v1/object/my%20videos%3F")
-    assert headers["Content-Type"] == "application/json"
+    assert headers["content-type"] == "application/json"
     assert json.loads(body) == {"prefixes": ["a/b c+%.png", "x"]}
 
 

@@ -158,7 +158,7 @@ class _Run:
         """Prove that deleting is safe, then open the run.
 
         Who asks by hand learns at once whether the key is right. A scheduled run proves it before its first claim: when
-        it finds nothing to do, it needs no client for Storage, which would be a third of its time.
+        it finds nothing to do, it needs no client for Storage, which would double its time.
         """
         self.database.assert_trust()
         if self.options.trigger is not Trigger.SCHEDULE:

@@ -1,7 +1,7 @@
 """The wire to Supabase Storage: the storage part of the ``supabase`` client, with every failure as one kind of error.
 
-``storage3`` alone, because the rest of ``supabase`` doubles the import time and isn't needed here. It is a third of a
-cold start all the same, so `ObjectStore` imports this module when it has something to ask.
+Importing ``supabase`` takes about as long as the rest of a cold start, so `ObjectStore` imports this module when it has
+something to ask.
 """
 
 import json
@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import TypeVar
 
 import httpx
-from storage3 import SyncStorageClient
 from storage3.exceptions import StorageApiError
+from supabase import ClientOptions, create_client
 
 from storage_cleanup.errors import KEY_REFUSED, ObjectStoreError
 from storage_cleanup.storage.transport import DeadlineTransport
@@ -45,9 +45,14 @@ class StorageClient:
     def __init__(self, origin: str, key: str, seconds_for: Callable[[float], float] = lambda most: most) -> None:
         transport = DeadlineTransport(lambda: seconds_for(_TOTAL_SECONDS))
         self._http = httpx.Client(transport=transport, timeout=_TIMEOUT, follow_redirects=False)
-        self._client = SyncStorageClient(
-            f"{origin}/storage/v1/", {"apikey": key, "Authorization": f"Bearer {key}"}, http_client=self._http
+        # With an Authorization of its own, the client asks nobody for a session.
+        options = ClientOptions(
+            httpx_client=self._http,
+            headers={"Authorization": f"Bearer {key}"},
+            auto_refresh_token=False,
+            persist_session=False,
         )
+        self._client = create_client(origin, key, options).storage
 
     def close(self) -> None:
         """Close all connections."""

@@ -183,7 +183,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
     def _connected(self) -> "StorageClient":
         with self._connecting:
             if self._client is None:
-                from storage_cleanup.storage.client import StorageClient  # noqa: PLC0415  (a third of a cold start)
+                from storage_cleanup.storage.client import StorageClient  # noqa: PLC0415  (doubles a cold start)
 
                 self._client = StorageClient(*self._address, self._seconds_for)
             return self._client
