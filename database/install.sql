@@ -73,7 +73,7 @@ create table if not exists storage_cleanup.deletion (
     job_id          uuid primary key,
     run_id          uuid,
     state           text not null default 'released'
-                    check (state in ('claimed', 'file_deleted', 'done', 'released', 'quarantined', 'purged', 'restored')),
+                    check (state in ('claimed', 'file_deleted', 'done', 'released')),
     bucket_id       text,
     object_name     text,
     bytes           bigint not null default 0,
@@ -93,7 +93,7 @@ create index if not exists deletion_unfinished on storage_cleanup.deletion (stat
 create index if not exists deletion_object on storage_cleanup.deletion ((bucket_id || '/' || object_name))
     where state in ('claimed', 'file_deleted', 'done');
 create index if not exists deletion_finished on storage_cleanup.deletion (updated_at)
-    where state in ('done', 'released', 'purged', 'restored');
+    where state in ('done', 'released');
 
 -- Completed jobs that nobody has been seen to save. A superset of the orphans: each is checked before it is claimed.
 create table if not exists storage_cleanup.candidate (
@@ -373,7 +373,7 @@ begin
         delete from storage_cleanup.deletion where job_id = any (holders) and run_id is null;
     end if;
     select job_id into taken from storage_cleanup.deletion
-    where job_id = any (jobs) and state not in ('released', 'restored')
+    where job_id = any (jobs) and state <> 'released'
       and not (state = 'done' and exists (      -- the row has stayed, and has another file or never had one
           select from public.render_jobs as job
           where job.id = job_id and (object_name is null
@@ -557,7 +557,7 @@ begin
                       where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id') and named = job.id)
       and not exists (select from storage_cleanup.candidate where job_id = job.id)
       and not exists (select from storage_cleanup.deletion
-                      where job_id = job.id and state not in ('released', 'restored'))
+                      where job_id = job.id and state <> 'released')
     on conflict do nothing;
     get diagnostics found = row_count;
     return found;
@@ -836,7 +836,7 @@ begin
             when asked.id is null and job.output_url = any (foreign_urls) then 'foreign_host'
             when asked.id is null and job.id = any (jobs) then 'job_changed'
             when job.status is distinct from 'completed' then 'job_not_completed'
-            when ledger.state not in ('released', 'restored')
+            when ledger.state <> 'released'
                  and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
                       or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
@@ -877,7 +877,7 @@ begin
                 object_name = excluded.object_name, bytes = excluded.bytes, job = excluded.job, completed_at = excluded.completed_at,
                 attempts = 0, last_error = null, attempted_at = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
-            where ledger.state in ('released', 'restored', 'done')
+            where ledger.state in ('released', 'done')
         returning ledger.job_id
     ),
     planned as (
@@ -1216,7 +1216,7 @@ begin
           and greatest(created_at, candidate.completed_at) < now() - max_age
           and not storage_cleanup.has_file(output_url)
           and not exists (select from storage_cleanup.deletion as ledger
-                          where ledger.job_id = id and state not in ('released', 'restored'))
+                          where ledger.job_id = id and state <> 'released')
           and (plan is null or id in (select planned.job_id from storage_cleanup.plan_job as planned where run_id = plan)));
     if dry_run then
         insert into storage_cleanup.plan_job (run_id, job_id, has_file)
@@ -1229,7 +1229,7 @@ begin
             set run_id = excluded.run_id, state = 'file_deleted', job = excluded.job, completed_at = excluded.completed_at,
                 bucket_id = null, object_name = null, bytes = 0, attempts = 0, last_error = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
-            where ledger.state in ('released', 'restored');
+            where ledger.state = 'released';
     end if;
     return query
     with verdict as (
@@ -1330,7 +1330,7 @@ language sql security definer set search_path = ''
 as $$
     delete from storage_cleanup.deletion where job_id in (
         select job_id from storage_cleanup.deletion
-        where state in ('done', 'released', 'purged', 'restored') and updated_at < now() - keep
+        where state in ('done', 'released') and updated_at < now() - keep
         order by updated_at limit 10000 for update skip locked);
     delete from storage_cleanup.run where status <> 'running' and started_at < now() - 4 * keep;
     delete from storage_cleanup.usage where day < now() - 4 * keep;
