@@ -21,7 +21,7 @@ class Kind(StrEnum):
 
 
 class Reason(StrEnum):
-    """A word of an account: ``Reason["SAVED"]``; ``kind`` tells where it stands, and ``meaning`` says it in a sentence."""
+    """A word of an account, such as ``Reason["SAVED"]``: where it stands, and what it means in a sentence."""
 
     kind: Kind
     meaning: str
