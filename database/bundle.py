@@ -25,9 +25,10 @@ FUNCTIONS = tuple(
     f"functions/{subject}.sql"
     for subject in (
         "values",
-        "guard",
-        "candidates",
+        "locks",
+        "renders",
         "references",
+        "candidates",
         "preflight",
         "runs",
         "claim",
@@ -42,12 +43,10 @@ FUNCTIONS = tuple(
 def parts() -> list[Path]:
     """Return the files in the order in which they run."""
     migrations = sorted((ROOM / "migrations").glob("*.sql"))
-    before = [ROOM / "checks.sql", *migrations, ROOM / "functions_before.sql"]
-    functions = [ROOM / name for name in FUNCTIONS]
-    return [*before, functions[0], ROOM / "indexes.sql", *functions[1:], *map(ROOM.joinpath, _LAST)]
+    return [ROOM / "checks.sql", *migrations, *map(ROOM.joinpath, FUNCTIONS), *map(ROOM.joinpath, _LAST)]
 
 
-_LAST = ("triggers.sql", "worker.sql", "first_look.sql")
+_LAST = ("indexes.sql", "triggers.sql", "worker.sql", "first_look.sql")
 
 
 def bundle() -> str:

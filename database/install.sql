@@ -76,6 +76,8 @@ create table if not exists storage_cleanup.deletion (
                     check (state in ('claimed', 'file_deleted', 'done', 'released')),
     bucket_id       text,
     object_name     text,
+    object          bigint,               -- the object's hash: storage_cleanup.hash('bucket/name')
+    bare            bigint,               -- the hash of its name in whichever bucket
     bytes           bigint not null default 0,
     attempts        integer not null default 0,
     last_error      text,
@@ -89,9 +91,9 @@ create table if not exists storage_cleanup.deletion (
 -- the entries of what is finished, which bitmap scans would read again and again until the next vacuum.
 create index if not exists deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');
--- The history, too: a new job may be given the URL of a file that has gone.
-create index if not exists deletion_object on storage_cleanup.deletion ((bucket_id || '/' || object_name))
-    where state in ('claimed', 'file_deleted', 'done');
+-- The history, too: an asset may name a file that has gone.
+create index if not exists deletion_object on storage_cleanup.deletion (object) where state in ('claimed', 'file_deleted', 'done');
+create index if not exists deletion_bare on storage_cleanup.deletion (bare) where state in ('claimed', 'file_deleted');
 create index if not exists deletion_finished on storage_cleanup.deletion (updated_at)
     where state in ('done', 'released');
 
@@ -101,7 +103,8 @@ create table if not exists storage_cleanup.candidate (
     since         timestamptz not null,   -- it is looked at when this is old enough: completed_at, or later
     completed_at  timestamptz not null,   -- its age counts from here: when the trigger saw it complete with this URL
     has_file      boolean not null,
-    reason        text                    -- why it was kept when it was last looked at
+    reason        text,                   -- why it was kept when it was last looked at
+    unsaved_at    timestamptz             -- when an asset that had kept it was last seen to let it go
 );
 create index if not exists candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
 
@@ -113,12 +116,51 @@ create table if not exists storage_cleanup.plan_job (
     primary key (run_id, job_id)
 );
 
--- When the candidates were last compared with everything: one row.
-create table if not exists storage_cleanup.reconciliation (
-    singleton  boolean primary key default true check (singleton),
-    last_at    timestamptz not null default now()
+-- The locks. An object, or a job, is held through the row that its hash names: a fixed number of rows, so that a save puts
+-- nothing in place that another save could wait for. Half empty, so that a claim's updates stay on their page.
+create table if not exists storage_cleanup.lock (
+    slot  integer primary key,
+    n     bigint not null default 0
+) with (fillfactor = 50);
+insert into storage_cleanup.lock (slot) select generate_series(0, 8191) on conflict do nothing;
+
+-- Which objects the URL of a job means, under every reading that it allows. Kept here and not in an index on the
+-- application's table, so that updates of that table stay cheap.
+create table if not exists storage_cleanup.holder (
+    job_id  uuid not null,
+    object  bigint not null
 );
-insert into storage_cleanup.reconciliation default values on conflict do nothing;
+create index if not exists holder_job on storage_cleanup.holder (job_id);
+create index if not exists holder_object on storage_cleanup.holder (object);
+
+-- Every UUID in an asset, whether or not a job has that id yet: any of them may name a job. No unique key, here or in the
+-- next table: an asset's trigger and a job's could wait for each other at it.
+create table if not exists storage_cleanup.mention (
+    source   text not null,               -- the row that says so: table and id
+    id       uuid not null,
+    is_save  boolean not null             -- in the place where saves are documented to be: metadata ->> 'render_job_id'
+);
+create index if not exists mention_source on storage_cleanup.mention (source);
+create index if not exists mention_id on storage_cleanup.mention (id);
+create index if not exists mention_save on storage_cleanup.mention (is_save) where is_save;
+
+-- Which objects an asset needs: those of the jobs that it names, as their URLs were at that moment and at each change since,
+-- and those that its own texts may mean. It outlives the job.
+create table if not exists storage_cleanup.reference (
+    source  text not null,
+    object  bigint not null,
+    job_id  uuid                          -- the job through which; NULL: the asset says so itself
+);
+create index if not exists reference_source on storage_cleanup.reference (source);
+create index if not exists reference_object on storage_cleanup.reference (object);
+
+-- When everything was last compared, and what the triggers and tables were like then: one row.
+create table if not exists storage_cleanup.comparison (
+    singleton    boolean primary key default true check (singleton),
+    last_at      timestamptz,
+    fingerprint  text
+);
+insert into storage_cleanup.comparison default values on conflict do nothing;
 
 -- What lay in Storage, a row a day and bucket: the trend that reports draw.
 create table if not exists storage_cleanup.usage (
@@ -130,32 +172,31 @@ create table if not exists storage_cleanup.usage (
     primary key (day, bucket_id)
 );
 
--- Columns of user_assets that hold a path or URL of their own; found below, and indexed.
-create table if not exists storage_cleanup.asset_path_column (
-    name  text primary key
-);
-
--- ---------------------------------------------------------------------------------------------------------------
--- functions_before.sql
-
--- An index keeps what such a function answered when the row was written. So the indexes of a function that this file
--- changes are dropped below, and built again; `create index if not exists` would keep the old answers.
-create temporary table storage_cleanup_before on commit drop as
-    select oid as function, prosrc as body from pg_proc where pronamespace = 'storage_cleanup'::regnamespace;
-
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/values.sql
 
 -- Reading values. These run inside the application's own statements, so they must never fail, whatever they get.
 
--- They use nothing outside pg_catalog, because they run with the rights of whoever writes the row.
-
+-- Decodes %20 … %7F, once; no object's name has other characters.
+create or replace function storage_cleanup.percent_decoded(path text) returns text
+language plpgsql immutable strict parallel safe
+as $$
+begin
+    if position('%' in path) = 0 then
+        return path;
+    end if;
+    return (
+        select string_agg(
+            case when piece[1] ~ '^%[2-7][0-9A-Fa-f]$' then chr(('x' || substr(piece[1], 2))::bit(8)::integer)
+                 else piece[1] end, '' order by place)
+        from regexp_matches(path, '%[2-7][0-9A-Fa-f]|[^%]+|%', 'g') with ordinality as pieces (piece, place));
+end $$;
 
 -- 'bucket/name' of a Storage URL of any shape and any host; of anything else, the text as a path. The parser refuses what is
 -- longer than 8192 bytes. Here, its beginning counts: it may still say which file an asset or a saved job needs, and however
 -- long the rest is, it isn't read.
 -- Looser than the package's parse_storage_url, and equal to it for every URL that the parser accepts: the parser decides
--- what may go, this one only what two values have in common. Decodes %20 … %7F once; no object's name has other characters.
+-- what may go, this one only what two values have in common.
 create or replace function storage_cleanup.object_key(url text) returns text
 language plpgsql immutable strict parallel safe
 as $$
@@ -191,20 +232,64 @@ begin
     else
         path := regexp_replace(path, '^/?(storage/v1/)?(((object|render/image)/(public|sign|authenticated)|object/info/(public|authenticated)|object/(info|upload/sign)|object|s3)/)?', '');
     end if;
-    if position('%' in path) > 0 then
-        path := (
-            select string_agg(
-                case when piece[1] ~ '^%[2-7][0-9A-Fa-f]$' then chr(('x' || substr(piece[1], 2))::bit(8)::integer)
-                     else piece[1] end, '' order by place)
-            from regexp_matches(path, '%[2-7][0-9A-Fa-f]|[^%]+|%', 'g') with ordinality as pieces (piece, place));
-    end if;
-    return path;
+    return storage_cleanup.percent_decoded(path);
 end $$;
 
--- Does this text name one job, in the spelling that PostgreSQL itself writes?
-create or replace function storage_cleanup.is_plain_job_id(reference text) returns boolean
+-- What an object is known by in locks, holders, references and claims. Two that share a hash protect each other.
+create or replace function storage_cleanup.hash(key text) returns bigint
 language sql immutable strict parallel safe
-return reference ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$';
+return hashtextextended(key, 0);
+
+-- The name of an object in whichever bucket: what an asset says that names no bucket.
+create or replace function storage_cleanup.bare(key text) returns text
+language sql immutable strict parallel safe
+return '*/' || substr(key, position('/' in key) + 1);
+
+-- Every object that a text may mean, as 'bucket/name', or as '*/name' where it names no bucket: a URL of any shape and any
+-- host, with or without a query; a path; a name. Whatever one of them means stays, so in doubt there are more of them.
+-- A usual URL means one. A text without a slash and without an extension means none, nor does one that has a character
+-- which no object's name may have.
+create or replace function storage_cleanup.readings(value text) returns text[]
+language plpgsql immutable strict parallel safe
+as $$
+declare
+    found text[] := '{}';
+    ends  text[];
+    path  text;
+    shape text;
+begin
+    if position('/' in value) = 0 and position('.' in value) = 0 then
+        return found;
+    end if;
+    if octet_length(value) > 8192 then
+        value := substr(value, 1, 8192);
+    elsif value ~ '^https?://[^/?#@[:space:]]+/storage/v1/(object|render/image)/(public|sign|authenticated)/[^/?#%[:space:]]+/[^?#%[:space:]]+([?]token=[A-Za-z0-9._-]+)?$'
+       or value ~ '^(/storage/v1)?/object/sign/[^/?#%[:space:]]+/[^?#%[:space:]]+[?]token=[A-Za-z0-9._-]+$' then
+        return array[storage_cleanup.object_key(value)];
+    end if;
+    -- Where it may begin and end …
+    ends := array[value, btrim(value, E' \t\n\r\f\x0B')];
+    ends := ends || array[split_part(ends[1], '#', 1), split_part(ends[2], '#', 1)];
+    ends := ends || array(select left(each, strpos(each, '?') - 1) from unnest(ends) as each where strpos(each, '?') > 0)
+                 || array(select left(each, length(each) - strpos(reverse(each), '?')) from unnest(ends) as each where strpos(each, '?') > 0);
+    foreach path in array array(select distinct each from unnest(ends) as each) loop
+        -- … and what of it may be the address, before the object's own path.
+        path := regexp_replace(path, '^([a-zA-Z][a-zA-Z0-9+.-]*:)?//[^/]*/?', '');
+        for i in 1 .. 4 loop
+            found := found || path;
+            shape := case i when 1 then '^/' when 2 then '^storage/v1/'
+                else '^((object|render/image)/(public|sign|authenticated)|object/info/(public|authenticated)|object/(info|upload/sign)|object|s3)/' end;
+            path := regexp_replace(path, shape, '');
+        end loop;
+    end loop;
+    return array(
+        select distinct meant
+        from unnest(found) as raw
+        cross join lateral (select raw as one union select storage_cleanup.percent_decoded(raw)) as spelt
+        cross join lateral (values (case when one ~ '^[^/]+/.' then one end), ('*/' || one)) as meaning (meant)
+        where meant is not null and length(one) <= 1200
+          and one ~ '^[A-Za-z0-9_/!.*''()&$@=;:+,? -]+$' and one ~ '/|[.][A-Za-z0-9]+$');
+end $$;
 
 -- Every UUID in a text, however it is spelt: other casing, braces, no hyphens, in an array, nested.
 create or replace function storage_cleanup.job_ids_in(reference text) returns uuid[]
@@ -239,155 +324,227 @@ return case when pg_column_size(job) <= 8192 then job
             else (select jsonb_object_agg(key, value) from jsonb_each(job) where pg_column_size(value) <= 8192) end;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- indexes.sql
+-- functions/locks.sql
 
--- Indexes on the application's tables.
+-- The locks. Whoever saves holds the objects that the asset names, and the id of each job that it names, whether or not that
+-- job exists or has a URL yet; a job that takes a URL holds its object; a claim takes its object and every job that holds
+-- it. So a save and a claim of the same object meet at a row, and one of them sees what the other did.
+--
+--   - Holders take a key share, until their transaction ends. Key shares don't exclude each other, so two transactions of
+--     the application never wait for each other here, in whatever order they save.
+--   - A claim skips what is held and never waits, so nobody can wait for each other in a circle.
+--   - A claim looks in a statement after the one that locks, and updates the row in the same transaction. Both are needed:
+--     without the update, a save above read committed that waited would go on with a snapshot from before the claim; with
+--     it, the save fails to serialize.
 
--- `create index if not exists` would keep what a function that has changed answered before.
-do $$
+-- The rows of the locks for these jobs and objects.
+create or replace function storage_cleanup.slots(jobs uuid[], objects bigint[]) returns integer[]
+language sql immutable parallel safe
+return array(select (uuid_hash_extended(job, 0) & 8191)::integer from unnest(jobs) as job
+             union select (object & 8191)::integer from unnest(objects) as object);
+
+create or replace function storage_cleanup.hold(jobs uuid[], objects bigint[]) returns void
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
 declare
-    outdated regclass;
+    wanted integer[] := storage_cleanup.slots(jobs, objects);
 begin
-    for outdated in
-        select distinct objid::regclass
-        from storage_cleanup_before
-        join pg_proc on pg_proc.oid = function and prosrc <> body
-        join pg_depend on refclassid = 'pg_proc'::regclass and refobjid = function and classid = 'pg_class'::regclass
-        join pg_class on pg_class.oid = objid and relkind = 'i'
-    loop
-        execute format('drop index %s', outdated);
-    end loop;
+    perform from storage_cleanup.lock where slot = any (wanted) order by slot for key share;
 end $$;
 
--- Hash, because a B-tree would refuse the application's row when a value is long; NULLs take no room in it.
-create index if not exists storage_cleanup_render_job_id on public.user_assets
-    using hash ((metadata ->> 'render_job_id'));
--- All saves, for counting them without reading them. Its key is the same for all, so it is small, and a write to it cheap.
-create index if not exists storage_cleanup_saved on public.user_assets ((true))
-    where metadata ->> 'render_job_id' is not null;
--- Unusual spellings only: as good as empty.
-create index if not exists storage_cleanup_render_job_ids on public.user_assets
-    using gin (storage_cleanup.job_ids_in(metadata ->> 'render_job_id'))
-    where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id');
-create index if not exists storage_cleanup_object_key on public.render_jobs
-    using hash (storage_cleanup.object_key(output_url));
-
--- An asset may point at a file by a path of its own as well.
-do $$
+-- Takes what nobody holds, and returns it.
+create or replace function storage_cleanup.take(wanted integer[]) returns integer[]
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
 declare
-    path_column text;
+    taken integer[];
 begin
-    delete from storage_cleanup.asset_path_column
-    where name not in (select column_name from information_schema.columns
-                       where table_schema = 'public' and table_name = 'user_assets');
-    for path_column in
-        select column_name from information_schema.columns
-        where table_schema = 'public' and table_name = 'user_assets'
-          and data_type in ('text', 'character varying') and is_generated = 'NEVER'
-          and column_name ~* '(^|_)(url|uri|path|src|file|file_?name|key|object|location)s?$'
-    loop
-        insert into storage_cleanup.asset_path_column values (path_column) on conflict do nothing;
-        execute format('create index if not exists %I on public.user_assets using hash (storage_cleanup.object_key(%I))',
-                       left('storage_cleanup_path_' || path_column, 63), path_column);
-    end loop;
+    taken := array(select slot from storage_cleanup.lock where slot = any (wanted) order by slot for update skip locked);
+    update storage_cleanup.lock set n = n + 1 where slot = any (taken);
+    return taken;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- functions/guard.sql
+-- functions/renders.sql
 
--- The guard. Whoever saves locks the job first (key share), whoever claims locks it first (for update): one of
---    them waits, and then sees what the other did. A save that comes too late is an error, never a broken asset.
+-- What jobs point at, and which of them are worth a look. Kept by triggers, so that a cycle costs what is new and not what
+-- has been.
 
--- The objects that a path of an asset may mean: it may come with its bucket, or without.
-create or replace function storage_cleanup.object_keys_of(path text) returns text[]
-language sql stable strict security definer set search_path = ''
+create or replace function storage_cleanup.has_file(output_url text) returns boolean
+language sql immutable parallel safe
+return case when octet_length(output_url) > 8192 then true else coalesce(btrim(output_url), '') <> '' end;
+
+-- As much of a URL as is read. Long ones are told apart by their length: comparing them would mean to read them.
+create or replace function storage_cleanup.read_part(output_url text) returns text
+language sql immutable parallel safe
+return case when octet_length(output_url) > 8192 then substr(output_url, 1, 8192) || ' ' || octet_length(output_url) else output_url end;
+
+-- Notes what these jobs point at now. What an asset needed through a job, it goes on to need when the job points elsewhere.
+create or replace function storage_cleanup.note_holders(
+    jobs uuid[], urls text[], are_new boolean, out taken bigint[], out former bigint[], out movers uuid[])
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
-    select array_agg(key)
-    from (select storage_cleanup.object_key(path) as key
-          union all
-          select id || '/' || storage_cleanup.object_key(path) from storage.buckets) as meanings
-$$;
-
-
-
--- What these columns of an asset hold; 8 kB of it, which is what object_key reads.
--- Any type, because a function of the table's own would keep the application from dropping it.
-create or replace function storage_cleanup.paths_in(asset anyelement, names text[]) returns text[]
-language plpgsql stable security definer set search_path = ''
-as $$
-declare
-    fields jsonb;
-    paths  text[];
 begin
-    if pg_column_size(asset) <= 65536 then
-        fields := to_jsonb(asset);
-        return array(select fields ->> name from unnest(names) with ordinality as wanted (name, place) order by place);
-    end if;
-    execute (select format('select array[%s]::text[]', string_agg(
-                 case when attname is null then 'null' else format('left(($1).%I, 8192)', name) end, ', ' order by place))
-             from unnest(names) with ordinality as wanted (name, place)
-             left join pg_attribute on attrelid = 'public.user_assets'::regclass and attname = name and not attisdropped)
-    into paths using asset;
-    return paths;
+    with wanted as materialized (
+        select distinct job, storage_cleanup.hash(unnest(storage_cleanup.readings(url))) as object
+        from unnest(jobs, urls) as written (job, url)
+    ),
+    stale as (
+        delete from storage_cleanup.holder
+        where not are_new and job_id = any (jobs)
+          and not exists (select from wanted where job = job_id and wanted.object = holder.object)
+        returning job_id, object
+    ),
+    added as (
+        insert into storage_cleanup.holder (job_id, object)
+        select job, object from wanted
+        where are_new or not exists (select from storage_cleanup.holder as known where known.job_id = job and known.object = wanted.object)
+        returning job_id, object
+    ),
+    needed as (
+        insert into storage_cleanup.reference (source, object, job_id)
+        select distinct source, object, job_id
+        from (select * from stale union all select * from added) as pointed join storage_cleanup.mention on id = job_id
+        where not exists (select from storage_cleanup.reference as known
+                          where known.source = mention.source and known.object = pointed.object and known.job_id = pointed.job_id)
+    )
+    select array(select object from added), array(select object from stale), array(select job_id from added)
+    into taken, former, movers;
 end $$;
 
--- The triggers read the application's columns in statements that name its table (and nothing of it): for a session that is
--- open while a column gets another type, only such statements are planned anew. All others would go on failing in it.
-
--- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves.
-create or replace function storage_cleanup.guard_save() returns trigger
-language plpgsql security definer set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
+-- Notes what these jobs point at, and which of them have completed.
+create or replace function storage_cleanup.note_jobs(jobs uuid[], urls text[], completed boolean[], are_new boolean) returns void
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
-    jobs    uuid[] := '{}';    -- the jobs that the asset names
-    objects text[] := '{}';    -- the objects that it points at by a path of its own, and those of these jobs
-    holders uuid[];            -- the jobs that a claim of these objects would be made for
-    named   text;
-    former  text;              -- what it named before
-    paths   text[];
-    before  text[] := '{}';
-    taken   uuid;
+    seen_at constant timestamptz := clock_timestamp();
+    taken   bigint[];
+    former  bigint[];
+    movers  uuid[];
+begin
+    select * into taken, former, movers from storage_cleanup.note_holders(jobs, urls, are_new);
+    if taken <> '{}' or former <> '{}' then
+        perform storage_cleanup.hold('{}', taken || former);
+        -- A saved job must not move to a file that is being removed. One that isn't saved may: nobody can save it then.
+        if exists (select from storage_cleanup.deletion where state in ('claimed', 'file_deleted') and object = any (taken)) then
+            perform storage_cleanup.refuse_if_claimed('{}', array(
+                select object from storage_cleanup.holder
+                where job_id in (select storage_cleanup.saved_among(movers)) and object = any (taken)));
+        end if;
+    end if;
+
+    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
+    select job, seen_at, seen_at, storage_cleanup.has_file(url) from unnest(jobs, urls, completed) as written (job, url, is_completed)
+    where is_completed
+    on conflict (job_id) do update set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null;
+    if not are_new then
+        delete from storage_cleanup.candidate
+        where job_id in (select job from unnest(jobs, completed) as written (job, is_completed) where is_completed is not true);
+    end if;
+end $$;
+
+-- Forgets jobs that are gone; what assets needed through them, they go on to need.
+create or replace function storage_cleanup.forget_jobs(jobs uuid[]) returns void
+language sql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+    with stale as (delete from storage_cleanup.holder where job_id = any (jobs) returning job_id, object),
+         forgotten as (delete from storage_cleanup.candidate where job_id = any (jobs))
+    insert into storage_cleanup.reference (source, object, job_id)
+    select distinct source, object, job_id from stale join storage_cleanup.mention on id = job_id
+    where not exists (select from storage_cleanup.reference as known
+                      where known.source = mention.source and known.object = stale.object and known.job_id = stale.job_id)
+$$;
+
+create or replace function storage_cleanup.jobs_written() returns trigger
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+as $$
+declare
+    jobs      uuid[];
+    urls      text[];
+    completed boolean[];
+    gone      uuid[];
 begin
     if tg_op = 'INSERT' then
-        select new.metadata ->> 'render_job_id' into named where not exists (select from public.user_assets where false);
+        select array_agg(id), array_agg(storage_cleanup.read_part(output_url)), array_agg(status = 'completed')
+        into jobs, urls, completed
+        from new_rows where status = 'completed' or output_url is not null;
+    else        -- never joined: a plan for one row would be kept for ten thousand
+        select array_agg(id), array_agg(url), array_agg(is_completed) into jobs, urls, completed
+        from (select id, storage_cleanup.read_part(output_url) as url, coalesce(status = 'completed', false) as is_completed from new_rows
+              except select id, storage_cleanup.read_part(output_url), coalesce(status = 'completed', false) from old_rows) as changed;
+        select array_agg(id) into gone from (select id from old_rows except select id from new_rows) as former;
+    end if;
+    if gone is not null then
+        perform storage_cleanup.forget_jobs(gone);
+    end if;
+    if jobs is not null then
+        perform storage_cleanup.note_jobs(jobs, urls, completed, tg_op = 'INSERT');
+    end if;
+    return null;
+end $$;
+
+create or replace function storage_cleanup.jobs_gone() returns trigger
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+as $$
+begin
+    if tg_op = 'DELETE' then
+        perform storage_cleanup.forget_jobs(array(select id from old_rows));
     else
-        select new.metadata ->> 'render_job_id', old.metadata ->> 'render_job_id' into named, former
-        where not exists (select from public.user_assets where false);
+        perform storage_cleanup.forget_jobs(array(
+            select job_id from storage_cleanup.holder union select job_id from storage_cleanup.candidate));
     end if;
-    if named is distinct from former then
-        jobs := coalesce(storage_cleanup.job_ids_in(named), '{}');
-    end if;
-    if tg_nargs > 0 then
-        paths := storage_cleanup.paths_in(new, tg_argv);
-        if tg_op = 'UPDATE' then
-            before := storage_cleanup.paths_in(old, tg_argv);
-        end if;
-        for i in 1 .. tg_nargs loop
-            if paths[i] is distinct from before[i] then
-                objects := objects || storage_cleanup.object_keys_of(paths[i]);
-            end if;
-        end loop;
-    end if;
-    if jobs = '{}' and objects = '{}' then
-        return new;
-    end if;
+    return null;
+end $$;
 
-    -- Waits for a claim that is being made, and keeps the next one from being made until this save has ended.
-    perform from public.render_jobs where id = any (jobs) order by id for key share;
-    if objects <> '{}' then
-        perform from public.render_jobs
-        where storage_cleanup.object_key(output_url) = any (objects) order by id for key share;
+create or replace function storage_cleanup.job_applied() returns trigger
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+as $$
+begin
+    if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then
+        perform storage_cleanup.forget_jobs(array[old.id]);
     end if;
+    if tg_op = 'INSERT' or tg_op = 'UPDATE'
+       and (storage_cleanup.read_part(new.output_url), new.status = 'completed')
+           is distinct from (storage_cleanup.read_part(old.output_url), old.status = 'completed') then
+        perform storage_cleanup.note_jobs(array[new.id], array[storage_cleanup.read_part(new.output_url)],
+                                          array[new.status = 'completed'], false);
+    end if;
+    return null;
+end $$;
 
-    -- A statement of its own, so it sees what was committed while the lock was waited for. Above read committed it
-    -- would not; but a primary key does, and turns what can't be seen into a serialization failure.
-    objects := objects || array(select storage_cleanup.object_key(output_url) from public.render_jobs
-                                where id = any (jobs) and storage_cleanup.has_file(output_url));
-    if current_setting('transaction_isolation') <> 'read committed' then
-        holders := jobs || array(select id from public.render_jobs where storage_cleanup.object_key(output_url) = any (objects));
-        insert into storage_cleanup.deletion (job_id) select distinct unnest(holders) order by 1 on conflict do nothing;
-        delete from storage_cleanup.deletion where job_id = any (holders) and run_id is null;
-    end if;
+-- A date that somebody else wrote, as one that can be worked with: clients can't read some, such as -infinity.
+create or replace function storage_cleanup.created(created_at timestamptz) returns timestamptz
+language sql stable parallel safe
+return greatest(coalesce(created_at, now()), 'epoch');
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/references.sql
+
+-- What assets need. An asset that is written notes every job and every object that it may mean, takes their locks, and only
+-- then looks for a claim: one that comes too late is an error, never a broken asset.
+--
+-- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves.
+
+-- How a row of the application is called where it is noted.
+create or replace function storage_cleanup.source(of_table oid, id text) returns text
+language sql immutable parallel safe
+return of_table || ':' || id;
+
+-- The texts of an asset that may mean objects: those of its columns, their arrays and their JSON, at most 1001 of them.
+create or replace function storage_cleanup.texts_in(asset jsonb) returns setof text
+language sql immutable parallel safe
+begin atomic
+    select text #>> '{}' from jsonb_path_query(asset, 'strict $.** ? (@.type() == "string")') as text
+    where text #>> '{}' ~ '[/.]' limit 1001;
+end;
+
+-- Refuses what names a job, or an object, that is being removed; and a job whose file has gone.
+create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[]) returns void
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+declare
+    taken uuid;
+begin
     select job_id into taken from storage_cleanup.deletion
     where job_id = any (jobs) and state <> 'released'
       and not (state = 'done' and exists (      -- the row has stayed, and has another file or never had one
@@ -396,11 +553,12 @@ begin
                                      or storage_cleanup.object_key(job.output_url) <> bucket_id || '/' || object_name)))
     limit 1;
     if taken is null then
-        select deletion.job_id into taken
-        from storage_cleanup.deletion
-        where state in ('claimed', 'file_deleted', 'done') and bucket_id || '/' || object_name = any (objects)
-          and (state <> 'done' or not exists (select from storage.objects as stored
-                                              where stored.bucket_id = deletion.bucket_id and stored.name = deletion.object_name))
+        select job_id into taken
+        from (select job_id from storage_cleanup.deletion
+              where state in ('claimed', 'file_deleted') and object = any (objects)
+              union all
+              select job_id from storage_cleanup.deletion
+              where state in ('claimed', 'file_deleted') and bare = any (objects)) as claimed
         limit 1;
     end if;
     if taken is not null then
@@ -410,115 +568,233 @@ begin
             hint = 'Render it again and save the new output.',
             schema = 'public', table = 'user_assets', constraint = 'storage_cleanup_guard';
     end if;
-    return new;
 end $$;
+
+-- These jobs, and the jobs of these objects, may have lost what kept them: they are worth a look again, once their users
+-- have had time to take that back. One that is no candidate any more was old enough when it was found saved.
+create or replace function storage_cleanup.let_go(jobs uuid[], objects bigint[]) returns void
+language sql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file, unsaved_at)
+    select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url),
+           clock_timestamp()
+    from public.render_jobs
+    where status = 'completed' and id = any (jobs || array(
+        select job_id from unnest(objects) as gone
+        cross join lateral (select array(select job_id from storage_cleanup.holder where object = gone limit 1001) as jobs) as holding
+        cross join lateral unnest(holding.jobs) as job_id
+        where cardinality(holding.jobs) <= 1000))       -- what more jobs share is never removed
+    -- Waits for a claim that still saw the job saved, and is about to forget it.
+    on conflict (job_id) do update set unsaved_at = excluded.unsaved_at
+$$;
+
+-- Every UUID that these assets hold, anywhere and in any spelling. Its own user is in every asset, and is no job.
+create or replace function storage_cleanup.said_by(sources text[], assets jsonb[]) returns table (source text, job uuid, is_save boolean)
+language sql immutable parallel safe set search_path = ''
+as $$
+    select source, job, bool_or(is_save)
+    from unnest(sources, assets) as asset (source, fields)
+    cross join lateral (
+        select unnest(storage_cleanup.job_ids_in(fields #>> '{metadata,render_job_id}')) as job, true as is_save
+        union all
+        select unnest(storage_cleanup.job_ids_in((fields - 'user_id')::text)), false) as each
+    group by source, job
+$$;
+
+-- Every object that these assets may mean by what they say themselves. One that says more than is read may mean any file of
+-- its user.
+create or replace function storage_cleanup.meant_by(sources text[], assets jsonb[]) returns table (source text, object bigint)
+language sql immutable parallel safe set search_path = ''
+as $$
+    select distinct source, object
+    from unnest(sources, assets) as asset (source, fields)
+    cross join lateral (select array(select storage_cleanup.texts_in(fields)) as texts) as its
+    cross join lateral (
+        select storage_cleanup.hash(unnest(storage_cleanup.readings(text))) as object from unnest(its.texts) as text
+        union all
+        select storage_cleanup.hash('user:' || (fields ->> 'user_id')) where cardinality(its.texts) > 1000) as each
+    where object is not null
+$$;
+
+-- Notes what these assets mean now, instead of what they meant before. `are_new`: nothing is noted of them yet. `refuse`:
+-- somebody is writing them, and may be told that it is too late.
+create or replace function storage_cleanup.note_assets(sources text[], assets jsonb[], are_new boolean, refuse boolean) returns void
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+declare
+    named     uuid[];       -- jobs that they didn't name before
+    needed    bigint[];     -- objects that they didn't need before
+    through   bigint[];     -- objects of the jobs that they didn't name before
+    lost_jobs uuid[] := '{}';
+    lost      bigint[] := '{}';
+begin
+    if not are_new then
+        with said as materialized (select * from storage_cleanup.said_by(sources, assets)),
+        unsaid as (
+            delete from storage_cleanup.mention as known
+            where source = any (sources)
+              and not exists (select from said where said.source = known.source and job = id and said.is_save = known.is_save)
+            returning source, id
+        ),
+        unneeded as (
+            delete from storage_cleanup.reference as known using unsaid
+            where known.source = unsaid.source and known.job_id = unsaid.id
+              and not exists (select from said where said.source = unsaid.source and job = unsaid.id)
+            returning object
+        )
+        select array(select id from unsaid), array(select object from unneeded) into lost_jobs, lost;
+
+        with meant as materialized (select * from storage_cleanup.meant_by(sources, assets)),
+        unneeded as (
+            delete from storage_cleanup.reference as known
+            where source = any (sources) and job_id is null
+              and not exists (select from meant where meant.source = known.source and meant.object = known.object)
+            returning object
+        )
+        select lost || array(select object from unneeded) into lost;
+    end if;
+
+    with mentioned as (
+        insert into storage_cleanup.mention (source, id, is_save)
+        select source, job, is_save from storage_cleanup.said_by(sources, assets) as said
+        where are_new or not exists (select from storage_cleanup.mention as known
+                                     where known.source = said.source and id = job and known.is_save = said.is_save)
+        returning id
+    ),
+    meant as (
+        insert into storage_cleanup.reference (source, object)
+        select source, object from storage_cleanup.meant_by(sources, assets) as meant
+        where are_new or not exists (select from storage_cleanup.reference as known
+                                     where known.source = meant.source and known.object = meant.object and job_id is null)
+        returning object
+    )
+    select array(select id from mentioned), array(select object from meant) into named, needed;
+
+    if named <> '{}' or needed <> '{}' then
+        perform storage_cleanup.hold(named, needed);
+        -- A statement of its own, so it sees what was committed while a lock was waited for. Above read committed it would
+        -- not; but a claim has updated the lock, and what can't be seen fails to serialize.
+        with added as (
+            insert into storage_cleanup.reference (source, object, job_id)
+            select distinct source, object, job_id
+            from unnest(named) as job
+            join storage_cleanup.mention on id = job and source = any (sources)
+            join storage_cleanup.holder on job_id = job
+            where not exists (select from storage_cleanup.reference as known
+                              where known.source = mention.source and known.object = holder.object and known.job_id = holder.job_id)
+            returning object
+        )
+        select array(select object from added) into through;
+        perform storage_cleanup.hold('{}', through);
+        if refuse then
+            perform storage_cleanup.refuse_if_claimed(named, needed || through);
+        end if;
+    end if;
+    if lost_jobs <> '{}' or lost <> '{}' then
+        perform storage_cleanup.let_go(lost_jobs, lost);
+    end if;
+end $$;
+
+-- Forgets what assets meant that are gone.
+create or replace function storage_cleanup.forget_assets(sources text[]) returns void
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+declare
+    jobs    uuid[];
+    objects bigint[];
+begin
+    with mentioned as (delete from storage_cleanup.mention where source = any (sources) returning id),
+         needed as (delete from storage_cleanup.reference where source = any (sources) returning object)
+    select array(select id from mentioned), array(select object from needed) into jobs, objects;
+    perform storage_cleanup.let_go(jobs, objects);
+end $$;
+
+-- The triggers of the assets' tables. For each statement, so that rows in bulk cost little; after it, so that no trigger of
+-- the application's can change what was read; without a list of columns, so that none can be given what this doesn't see.
+create or replace function storage_cleanup.assets_written() returns trigger
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+as $$
+declare
+    sources text[];
+    assets  jsonb[];
+    gone    text[];
+begin
+    if tg_op = 'INSERT' then
+        select array_agg(storage_cleanup.source(tg_relid, id::text)), array_agg(to_jsonb(asset)) into sources, assets from new_rows as asset;
+    else        -- never joined: a plan for one row would be kept for ten thousand
+        select array_agg(storage_cleanup.source(tg_relid, changed.id)), array_agg(changed.fields) into sources, assets
+        from (select id::text, to_jsonb(asset) as fields from new_rows as asset
+              except select id::text, to_jsonb(asset) from old_rows as asset) as changed;
+        select array_agg(storage_cleanup.source(tg_relid, former.id)) into gone
+        from (select id::text from old_rows except select id::text from new_rows) as former;
+    end if;
+    if gone is not null then
+        perform storage_cleanup.forget_assets(gone);
+    end if;
+    if sources is not null then
+        perform storage_cleanup.note_assets(sources, assets, tg_op = 'INSERT', true);
+    end if;
+    return null;
+end $$;
+
+create or replace function storage_cleanup.assets_gone() returns trigger
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+as $$
+begin
+    if tg_op = 'DELETE' then
+        perform storage_cleanup.forget_assets(array(select storage_cleanup.source(tg_relid, id::text) from old_rows));
+    else
+        perform storage_cleanup.forget_assets(array(
+            select source from storage_cleanup.mention where starts_with(source, tg_relid || ':')
+            union select source from storage_cleanup.reference where starts_with(source, tg_relid || ':')));
+    end if;
+    return null;
+end $$;
+
+-- The same for what replication or a restore applies: there, only triggers for each row fire.
+create or replace function storage_cleanup.asset_applied() returns trigger
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+as $$
+begin
+    if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then
+        perform storage_cleanup.forget_assets(array[storage_cleanup.source(tg_relid, old.id::text)]);
+    end if;
+    if tg_op <> 'DELETE' then
+        perform storage_cleanup.note_assets(array[storage_cleanup.source(tg_relid, new.id::text)], array[to_jsonb(new)],
+                                            tg_op = 'INSERT', true);
+    end if;
+    return null;
+end $$;
+
+-- Which of these jobs are saved? The only definition of it. What is noted, and beside it a look of its own into the assets.
+create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid
+language sql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+    select job from unnest(jobs) as job
+    where exists (select from storage_cleanup.mention where id = job)
+       or exists (select from public.user_assets where metadata ->> 'render_job_id' = job::text)
+$$;
+
+-- Which of these objects ('bucket/name') does an asset need, by whatever it says?
+create or replace function storage_cleanup.needed_among(keys text[]) returns setof text
+language sql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+    select key from unnest(keys) as key
+    where exists (select from storage_cleanup.reference
+                  where object in (storage_cleanup.hash(key), storage_cleanup.hash(storage_cleanup.bare(key))))
+$$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/candidates.sql
 
--- The candidates. Kept by triggers, so that a cycle costs what is new and not what has been.
-
-create or replace function storage_cleanup.has_file(output_url text) returns boolean
-language sql immutable parallel safe
-return case when octet_length(output_url) > 8192 then true else coalesce(btrim(output_url), '') <> '' end;
-
--- A render completes: it is worth a look once that is long enough ago. What counts is when it was seen here, with the URL
--- that it has now: the row may be much older than its output.
-create or replace function storage_cleanup.track_render() returns trigger
-language plpgsql security definer set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
-as $$
-declare
-    is_completed    boolean;
-    is_other_url    boolean;
-    is_other_status boolean := true;
-    this_job        uuid := new.id;
-    with_file       boolean;
-    new_object_key  text;
-    seen_at         timestamptz;
-begin
-    if tg_op = 'INSERT' then
-        select new.status = 'completed', new.output_url is not null into is_completed, is_other_url
-        where not exists (select from public.render_jobs where false);
-    else
-        -- Long URLs are told apart by their length alone: comparing them would mean to read them.
-        select new.status = 'completed', new.status is distinct from old.status,
-               octet_length(new.output_url) is distinct from octet_length(old.output_url)
-               or case when octet_length(new.output_url) <= 8192 then new.output_url <> old.output_url else false end
-        into is_completed, is_other_status, is_other_url
-        where not exists (select from public.render_jobs where false);
-    end if;
-    is_completed := coalesce(is_completed, false) and (is_other_status or is_other_url);
-    if not (is_completed or is_other_url) then
-        return null;
-    end if;
-    select storage_cleanup.has_file(new.output_url), storage_cleanup.object_key(new.output_url), new.created_at
-    into with_file, new_object_key, seen_at
-    where not exists (select from public.render_jobs where false);
-    if is_other_url and with_file then
-        -- A claim covers all jobs of its object. This one joins them, so it waits for a claim and holds off the next.
-        perform from public.render_jobs
-        where storage_cleanup.object_key(output_url) = new_object_key and id <> this_job
-        order by id for key share;
-        -- A saved job must not move to a file that is being removed. A new job may: nobody can save it then.
-        if found and tg_op = 'UPDATE'
-           and exists (select from storage_cleanup.deletion
-                       where state in ('claimed', 'file_deleted') and deletion.job_id <> this_job
-                         and bucket_id || '/' || object_name = new_object_key)
-           and exists (select storage_cleanup.saved_among(array[this_job])) then
-            raise exception using
-                errcode = 'foreign_key_violation',
-                message = format('Render job %s is saved, and the file that it is moved to is being removed.', this_job),
-                schema = 'public', table = 'render_jobs', constraint = 'storage_cleanup_guard';
-        end if;
-    end if;
-    if is_completed then
-        seen_at := greatest(seen_at, clock_timestamp());
-        insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
-        values (this_job, seen_at, seen_at, with_file)
-        on conflict (job_id) do update
-            set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null;
-    end if;
-    return null;
-end $$;
-
--- An asset is deleted, or names another job: the job that it named is worth a look again. One that is no candidate any more
--- was old enough when it was found saved.
-create or replace function storage_cleanup.track_unsave() returns trigger
-language plpgsql security definer set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
-as $$
-declare
-    named text;
-    still text;
-begin
-    if tg_op = 'DELETE' then
-        select old.metadata ->> 'render_job_id' into named where not exists (select from public.user_assets where false);
-    else
-        select old.metadata ->> 'render_job_id', new.metadata ->> 'render_job_id' into named, still
-        where not exists (select from public.user_assets where false);
-    end if;
-    if named is null or named = still then
-        return null;
-    end if;
-    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
-    select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url)
-    from public.render_jobs
-    where id = any (storage_cleanup.job_ids_in(named)) and status = 'completed'
-    order by id for key share       -- waits for a claim that still saw it saved, and is about to forget it
-    on conflict do nothing;
-    return null;
-end $$;
-
--- A date that somebody else wrote, as one that can be worked with: clients can't read some, such as -infinity.
-create or replace function storage_cleanup.created(created_at timestamptz) returns timestamptz
-language sql stable parallel safe
-return greatest(coalesce(created_at, now()), 'epoch');
+-- The candidates: which jobs are worth a look, without searching the history.
 
 -- The next page of candidates in order of age, after the last one of the page before. With a plan: its jobs, in order of
 -- id. A URL of more than 8192 bytes isn't handed out: no object needs one, and a page of them could fill a client's memory.
 -- `own_share`: only those that fall to this run while several are at work, so that they don't get in each other's way.
 create or replace function storage_cleanup.due(
     this_run uuid, with_file boolean, max_age interval, after_since timestamptz, after_job uuid, page_size integer,
-    own_share boolean, plan uuid)
+    own_share boolean, plan uuid, grace interval default '0')
 returns table (job_id uuid, since timestamptz, output_url text, too_long boolean, gone boolean)
 language plpgsql stable security definer set search_path = '' set enable_seqscan = off
 as $$
@@ -545,6 +821,7 @@ begin
            coalesce(octet_length(job.output_url) > 8192, false), job.id is null
     from (select candidate.job_id, candidate.since from storage_cleanup.candidate
           where has_file = with_file and candidate.since < now() - max_age
+            and (unsaved_at is null or unsaved_at < now() - grace)
             and (candidate.since, candidate.job_id) > (after_since, after_job)
             and (runs < 2 or not own_share or (uuid_hash(candidate.job_id) & 65535) % runs = mine)
           order by candidate.since, candidate.job_id limit page_size) as page
@@ -578,75 +855,142 @@ as $$
           for update of candidate skip locked)
 $$;
 
--- Finds what the triggers missed (they were off, or a table was truncated) by reading everything: once a day, not a cycle.
--- Nobody has seen these complete; `seen_at` is the earliest from which their age may count.
-create or replace function storage_cleanup.reconcile(seen_at timestamptz) returns bigint
-language plpgsql security definer set search_path = ''
+-- What the triggers and the tables were like: whoever changes one of these may have changed what the triggers saw.
+create or replace function storage_cleanup.fingerprint() returns text
+language sql stable security definer set search_path = ''
+as $$
+    select md5(string_agg(part, ' ' order by part))
+    from (select format('trigger %s %s %s', oid, xmin, tgenabled) as part from pg_trigger
+          where tgrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and tgname like 'storage\_cleanup\_%'
+          union all
+          select format('table %s %s', oid, relfilenode) from pg_class where oid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
+          union all
+          select format('column %s %s %s %s', attrelid, attname, atttypid, attisdropped) from pg_attribute
+          where attrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and attnum > 0
+          union all
+          select format('child %s %s', inhrelid, inhparent) from pg_inherits
+          where inhparent in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
+             or inhrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)) as parts
+$$;
+
+-- The assets and jobs of which something else is noted than they say. Most often there are none.
+create or replace function storage_cleanup.differing_assets() returns setof text
+language sql stable security definer set search_path = '' set work_mem = '64MB'
+as $$
+    select distinct source
+    from (select array_agg(source) as sources, array_agg(fields) as assets
+          from (select storage_cleanup.source('public.user_assets'::regclass, id::text) as source, to_jsonb(asset) as fields,
+                       row_number() over () / 2000 as slice
+                from public.user_assets as asset) as asset
+          group by slice) as slices
+    cross join lateral (
+        ((select source, job::text, is_save from storage_cleanup.said_by(sources, assets))
+         except (select source, id::text, is_save from storage_cleanup.mention where source = any (sources)))
+        union all
+        ((select source, id::text, is_save from storage_cleanup.mention where source = any (sources))
+         except (select source, job::text, is_save from storage_cleanup.said_by(sources, assets)))
+        union all
+        ((select source, object::text, null::boolean from storage_cleanup.meant_by(sources, assets))
+         except (select source, object::text, null::boolean from storage_cleanup.reference where source = any (sources) and job_id is null))
+        union all
+        ((select source, object::text, null::boolean from storage_cleanup.reference where source = any (sources) and job_id is null)
+         except (select source, object::text, null::boolean from storage_cleanup.meant_by(sources, assets)))) as differing
+$$;
+
+create or replace function storage_cleanup.differing_jobs() returns setof uuid
+language sql stable security definer set search_path = '' set work_mem = '64MB'
+as $$
+    select distinct job_id
+    from (select coalesce(wanted.job_id, holder.job_id) as job_id
+          from (select distinct id as job_id, storage_cleanup.hash(unnest(storage_cleanup.readings(storage_cleanup.read_part(output_url)))) as object
+                from public.render_jobs) as wanted
+          full join storage_cleanup.holder using (job_id, object)
+          where wanted.job_id is null or holder.job_id is null) as differing
+$$;
+
+-- Compares what is noted with everything that there is: what the triggers missed (they were off, or a table was truncated)
+-- is noted now. Returns how many jobs it found. Nobody has seen these complete; `seen_at` is the earliest from which their
+-- age may count. Rows that somebody is writing are left to their own trigger.
+create or replace function storage_cleanup.compare(seen_at timestamptz) returns bigint
+language plpgsql security definer set search_path = '' set work_mem = '64MB'
 as $$
 declare
-    found bigint;
+    now_like  constant text := storage_cleanup.fingerprint();
+    of_assets constant oid := 'public.user_assets'::regclass;
+    differing text[];
+    jobs      uuid[];
+    found     bigint;
 begin
-    perform storage_cleanup.assert_trust();
+    perform storage_cleanup.forget_jobs(array(
+        select distinct job_id from storage_cleanup.holder where not exists (select from public.render_jobs where id = job_id)));
+    jobs := array(select storage_cleanup.differing_jobs());
+    for i in 1 .. cardinality(jobs) by 5000 loop
+        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), false)
+        from (select * from public.render_jobs where id = any (jobs[i : i + 4999]) for share skip locked) as job;
+    end loop;
+
+    perform storage_cleanup.forget_assets(array(
+        select source from (select source from storage_cleanup.mention union select source from storage_cleanup.reference) as noted
+        where starts_with(source, of_assets || ':')
+          and source not in (select storage_cleanup.source(of_assets, id::text) from public.user_assets)));
+    differing := array(select storage_cleanup.differing_assets());
+    for i in 1 .. cardinality(differing) by 5000 loop
+        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), false, false)
+        from (select storage_cleanup.source(of_assets, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
+              where storage_cleanup.source(of_assets, id::text) = any (differing[i : i + 4999]) for share skip locked) as asset;
+    end loop;
+    insert into storage_cleanup.reference (source, object, job_id)
+    select distinct source, object, job_id from storage_cleanup.mention join storage_cleanup.holder on job_id = id
+    where not exists (select from storage_cleanup.reference as known
+                      where known.source = mention.source and known.object = holder.object and known.job_id = holder.job_id);
+
     insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
     select id, greatest(created, seen_at), greatest(created, seen_at), storage_cleanup.has_file(output_url)
     from public.render_jobs as job, storage_cleanup.created(created_at) as created
     where status = 'completed'
-      and not exists (select from public.user_assets where metadata ->> 'render_job_id' = job.id::text)
-      and not exists (select from public.user_assets, unnest(storage_cleanup.job_ids_in(metadata ->> 'render_job_id')) as named
-                      where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id') and named = job.id)
+      and not exists (select from storage_cleanup.mention where mention.id = job.id)
       and not exists (select from storage_cleanup.candidate where job_id = job.id)
-      and not exists (select from storage_cleanup.deletion
-                      where job_id = job.id and state <> 'released')
+      and not exists (select from storage_cleanup.deletion where job_id = job.id and state <> 'released')
     on conflict do nothing;
     get diagnostics found = row_count;
+    update storage_cleanup.comparison set last_at = clock_timestamp(), fingerprint = now_like;
     return found;
 end $$;
 
-create or replace function storage_cleanup.reconcile_if_due() returns bigint
+-- Compares once a day, and whenever the triggers or the tables have changed; NULL when it isn't time.
+create or replace function storage_cleanup.compare_if_due() returns bigint
 language plpgsql security definer set search_path = ''
 as $$
 begin
     if not exists (select from storage_cleanup.usage where day = (now() at time zone 'UTC')::date) then
         perform storage_cleanup.remember_usage();
     end if;
-    update storage_cleanup.reconciliation set last_at = clock_timestamp() where last_at < now() - interval '1 day';
-    return case when found then storage_cleanup.reconcile(now()) end;
-end $$;
-
--- ---------------------------------------------------------------------------------------------------------------
--- functions/references.sql
-
--- Which of these jobs are saved? The only definition of it.
-create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid
-language sql stable security definer set search_path = '' set enable_seqscan = off
-as $$
-    select job from unnest(jobs) as job
-    where exists (select from public.user_assets where metadata ->> 'render_job_id' = job::text)
-    union
-    select named from public.user_assets, unnest(storage_cleanup.job_ids_in(metadata ->> 'render_job_id')) as named
-    where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id')
-      and storage_cleanup.job_ids_in(metadata ->> 'render_job_id') && jobs and named = any (jobs)
-$$;
-
--- Which of these objects does an asset point at by a path of its own?
-create or replace function storage_cleanup.on_assets(keys text[]) returns setof text
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
-as $$
-declare
-    path_column text;
-begin
-    for path_column in select name from storage_cleanup.asset_path_column loop
-        return query execute format(
-            'select key from unnest($1) as key where exists (select from public.user_assets '
-            'where storage_cleanup.object_key(%1$I) in (key, substr(key, position(''/'' in key) + 1)))', path_column)
-        using keys;
-    end loop;
+    return (select storage_cleanup.compare(now()) from storage_cleanup.comparison
+            where last_at is null or last_at < now() - interval '1 day' or fingerprint is distinct from storage_cleanup.fingerprint());
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/preflight.sql
 
 -- Trust. Everything here must hold before anything is claimed, and is asserted again in every claim.
+
+-- The triggers that must be there; bits of a type: 1 each row, 4 insert, 8 delete, 16 update, 32 truncate.
+create or replace function storage_cleanup.triggers() returns table (of_table text, name text, function text, type smallint, enabled "char")
+language sql immutable
+as $$
+    select 'public.' || of_table, 'storage_cleanup_' || name, 'storage_cleanup.' || function, type::smallint, enabled::"char"
+    from (values
+        ('user_assets', 'asset_inserted', 'assets_written', 4, 'O'),
+        ('user_assets', 'asset_updated', 'assets_written', 16, 'O'),
+        ('user_assets', 'asset_deleted', 'assets_gone', 8, 'O'),
+        ('user_assets', 'asset_truncated', 'assets_gone', 32, 'O'),
+        ('user_assets', 'asset_applied', 'asset_applied', 1 + 4 + 8 + 16, 'R'),
+        ('render_jobs', 'job_inserted', 'jobs_written', 4, 'O'),
+        ('render_jobs', 'job_updated', 'jobs_written', 16, 'O'),
+        ('render_jobs', 'job_deleted', 'jobs_gone', 8, 'O'),
+        ('render_jobs', 'job_truncated', 'jobs_gone', 32, 'O'),
+        ('render_jobs', 'job_applied', 'job_applied', 1 + 4 + 8 + 16, 'R')) as wanted (of_table, name, function, type, enabled)
+$$;
 
 -- Why nothing may be deleted: a code and a sentence a reason; no row when all is well.
 create or replace function storage_cleanup.distrust() returns table (code text, sentence text)
@@ -659,22 +1003,20 @@ as $$
     select 'mixed_owners', 'the functions of schema storage_cleanup belong to several roles: run database/install.sql as the owner of all'
     where (select count(distinct proowner) from pg_proc where pronamespace = 'storage_cleanup'::regnamespace) > 1
     union all
-    select 'guard', 'the guard trigger storage_cleanup_guard on public.user_assets is missing, disabled or altered: run database/install.sql'
+    select 'guard', format('trigger %s on %s is missing, off or altered, and what it should see might be deleted: run database/install.sql',
+                           wanted.name, wanted.of_table)
+    from storage_cleanup.triggers() as wanted
     where not exists (
         select from pg_trigger
-        where tgrelid = 'public.user_assets'::regclass and tgname = 'storage_cleanup_guard'
-          and tgfoid = 'storage_cleanup.guard_save'::regproc
-          and tgtype = 1 + 2 + 4 + 16        -- for each row, before, insert, update
-          and tgenabled = 'A' and tgqual is null and tgattr::text = '')
-    union all
-    select 'path_column', format('column %s of public.user_assets, which may point at files, is gone or has another name: run database/install.sql', name)
-    from storage_cleanup.asset_path_column
-    where not exists (select from pg_attribute
-                      where attrelid = 'public.user_assets'::regclass and attname = name and not attisdropped)
+        where tgrelid = wanted.of_table::regclass and tgname = wanted.name and tgfoid = wanted.function::regproc
+          and tgtype = wanted.type and tgenabled = wanted.enabled and tgqual is null and tgattr::text = '')
     union all
     select 'index', 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
     where not exists (select from pg_index
                       where indexrelid = to_regclass('public.storage_cleanup_render_job_id') and indisvalid)
+    union all
+    select 'changed', 'the triggers or the tables have changed since everything was last compared: the next cycle compares'
+    where storage_cleanup.fingerprint() is distinct from (select fingerprint from storage_cleanup.comparison)
     union all
     select 'replica', 'the database is a read-only replica: use the primary''s address in database/url'
     where pg_is_in_recovery()
@@ -696,7 +1038,7 @@ create or replace function storage_cleanup.buckets() returns table (id text, cre
 language sql stable security definer set search_path = ''
 as $$ select id, created_at from storage.buckets where created_at between 'epoch' and '9999-12-31' $$;     -- what a client can read
 
--- The reference set, counted now: every asset that names a job. An index-only scan of storage_cleanup_saved.
+-- The reference set, counted now: every asset that names a job in the documented place.
 create or replace function storage_cleanup.count_saved() returns bigint
 language plpgsql stable security definer set search_path = ''
 as $$
@@ -704,7 +1046,7 @@ declare
     saved bigint;
 begin
     -- Dynamic, because parallel workers may help with nothing else here.
-    execute 'select count(*) from public.user_assets where metadata ->> ''render_job_id'' is not null' into saved;
+    execute 'select count(*) from storage_cleanup.mention where is_save' into saved;
     return saved;
 end $$;
 
@@ -729,6 +1071,26 @@ begin
     if (max_age >= interval '1 minute') is not true then
         raise exception using errcode = 'invalid_parameter_value', message = format('max_age is %s, and must be at least one minute', max_age);
     end if;
+end $$;
+
+-- Which of these jobs do rows of other tables hang on, by a foreign key that would keep the job, or take them along?
+create or replace function storage_cleanup.dependent_among(jobs uuid[]) returns setof uuid
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    dependence record;
+begin
+    if jobs = '{}' then
+        return;
+    end if;
+    for dependence in
+        select conrelid::regclass as of_table, attname as of_column
+        from pg_constraint join pg_attribute on attrelid = conrelid and attnum = conkey[1]
+        where contype = 'f' and confrelid = 'public.render_jobs'::regclass and conparentid = 0 and cardinality(conkey) = 1
+    loop
+        return query execute format('select job from unnest($1) as job where exists (select from %s where %I = job)',
+                                    dependence.of_table, dependence.of_column) using jobs;
+    end loop;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -868,24 +1230,136 @@ $$;
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/claim.sql
 
--- Claims what may go of these jobs, each with the object that the parser has found in its URL, and says why the rest is
--- kept. Other jobs that may mean one of the objects keep it, for only the parser can tell what their URLs mean:
+-- Claims. What may go is decided in one place, which writes nothing: a dry run is that decision.
+
+-- What becomes of these jobs, each with the object that the parser has found in its URL. Other jobs that may mean one of the
+-- objects keep it, for only the parser can tell what their URLs mean:
 --   - one that could go as well is returned as 'unasked', with its URL, so that the caller may ask for it, too
 --   - one whose URL is among `foreign_urls` names another host, by the parser's judgement. It is never claimed, and keeps
 --     the object only while somebody saves it: a host that nobody has told us of may be this project's all the same
 --
--- outcome 'claimed': the file may be removed now, and the job can't be saved any more; 'already_missing': there is no
--- such file; anything else is the reason to keep it. A dry run does all of this, and writes only its plan.
+-- outcome 'claimed': the file may go; 'already_missing': there is no such file; anything else is the reason to keep it.
+-- `free` and `free_keys`: the jobs and objects whose locks this transaction has; NULL for all.
+create or replace function storage_cleanup.decide(
+    jobs uuid[], keys text[], foreign_urls text[], max_age interval, grace interval, owners_only boolean, keep_dependents boolean,
+    plan uuid, free uuid[], free_keys text[])
+returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text, completed_at timestamptz)
+language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    holding   uuid[];      -- every job that points at one of the objects
+    crowded   text[];      -- objects that too many do
+    saved     uuid[];
+    needed    text[];
+    dependent uuid[] := '{}';
+begin
+    with held as materialized (
+        select key, holder.job_id as job, count(*) over (partition by key) > 1000 as is_crowded
+        from (select distinct unnest(keys) as key) as wanted
+        cross join lateral (
+            select job_id from storage_cleanup.holder
+            where object = any (array[storage_cleanup.hash(key), storage_cleanup.hash(storage_cleanup.bare(key))]) limit 1001) as holder
+    )
+    select array(select distinct job from held where not is_crowded), array(select distinct key from held where is_crowded)
+    into holding, crowded;
+    saved := array(select storage_cleanup.saved_among(holding));
+    needed := array(select storage_cleanup.needed_among(keys));
+    if keep_dependents then
+        dependent := array(select storage_cleanup.dependent_among(holding));
+    end if;
+
+    return query
+    with object as (
+        select wanted.key, split_part(wanted.key, '/', 1) as bucket, substr(wanted.key, position('/' in wanted.key) + 1) as name,
+               stored.id is not null as present,
+               greatest(stored.created_at, stored.updated_at) as touched_at,
+               storage_cleanup.size_of(stored.metadata) as size,
+               -- Whoever uploaded it; for what the service role did, whoever's folder it lies in.
+               coalesce(stored.owner_id, stored.owner::text, (string_to_array(stored.name, '/'))[1]) as owner
+        from (select distinct unnest(keys) as key) as wanted
+        left join lateral (     -- one look into the unique index for each, whatever the planner thinks of the number
+            select * from storage.objects as object
+            where object.bucket_id = split_part(wanted.key, '/', 1)
+              and object.name = substr(wanted.key, position('/' in wanted.key) + 1)
+            limit 1) as stored on true
+    ),
+    holder as (
+        select job.id, object.key, job.output_url, candidate.completed_at, case
+            when free is not null and job.id <> all (free) then 'locked'
+            when save.id is not null then 'saved'
+            when asked.id is null and job.output_url = any (foreign_urls) then 'foreign_host'
+            when asked.id is null and job.id = any (jobs) then 'job_changed'
+            when asked.id is not null and storage_cleanup.object_key(job.output_url) is distinct from object.key then 'job_changed'
+            when job.status is distinct from 'completed' then 'job_not_completed'
+            when ledger.state <> 'released'
+                 and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
+                      or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
+            when octet_length(job.output_url) > 8192 then 'too_long'
+            -- One that is no candidate hasn't been seen to complete: it waits until it is found (compare).
+            when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
+                then 'job_too_young'
+            when candidate.unsaved_at >= now() - grace then 'just_unsaved'
+            when exists (select from storage_cleanup.reference where reference.object = storage_cleanup.hash('user:' || fields.user_id))
+                then 'asset_unread'
+            when owners_only and present and fields.user_id is distinct from object.owner then 'not_the_owners'
+            when job.id = any (dependent) then 'has_dependents'
+            when plan is not null and planned.job_id is null then 'not_in_plan'
+            when asked.id is null then 'unasked'
+            end as own_reason
+        from object
+        cross join lateral (
+            select distinct job_id as id from storage_cleanup.holder
+            where object.key <> all (crowded)
+              and holder.object = any (array[storage_cleanup.hash(object.key), storage_cleanup.hash(storage_cleanup.bare(object.key))])) as held
+        join public.render_jobs as job on job.id = held.id
+        cross join lateral (select to_jsonb(job.*) ->> 'user_id' as user_id) as fields
+        left join unnest(saved) as save (id) on save.id = job.id
+        left join unnest(jobs, keys) as asked (id, key) on asked.id = job.id and asked.key = object.key
+        left join storage_cleanup.deletion as ledger on ledger.job_id = job.id
+        left join storage_cleanup.candidate on candidate.job_id = job.id
+        left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = job.id
+    ),
+    decided as (
+        select holder.id, holder.output_url, holder.completed_at, object.*, case
+            when free_keys is not null and object.key <> all (free_keys) then 'locked'
+            else coalesce(own_reason, case
+                when bool_or(own_reason = 'locked') over same_object then 'locked'
+                when bool_or(own_reason not in ('already_claimed', 'foreign_host', 'not_the_owners')) over same_object then 'shared_with_kept_job'
+                when object.key = any (needed) then 'asset_points_at_file'
+                when present and (touched_at < now() - max_age) is not true then 'file_too_young'
+                when present then 'claimed'
+                else 'already_missing' end) end as outcome,
+            bool_or(own_reason not in ('already_claimed', 'foreign_host', 'not_the_owners', 'unasked')) over same_object is true as is_kept
+        from holder join object using (key)
+        window same_object as (partition by holder.key)
+    )
+    select id, decided.outcome, bucket, name, size,
+           case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url::text end,
+           decided.completed_at
+    from decided
+    where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
+    union all
+    select id, 'shared_by_many', null, null, 0, null, null from unnest(jobs, keys) as asked (id, key) where key = any (crowded)
+    union all
+    select id, 'job_changed', null, null, 0, null, null      -- its URL isn't what it was when the page was read
+    from unnest(jobs, keys) as asked (id, key)
+    where key <> all (crowded) and not exists (select from decided where decided.id = asked.id);
+end $$;
+
+-- Claims what may go of these jobs, and says why the rest is kept.
 create or replace function storage_cleanup.claim(
-    this_run uuid, jobs uuid[], keys text[], max_age interval, dry_run boolean, plan uuid, foreign_urls text[] default '{}')
+    this_run uuid, jobs uuid[], keys text[], max_age interval, dry_run boolean, plan uuid, foreign_urls text[] default '{}',
+    grace interval default '0', owners_only boolean default false, keep_dependents boolean default true)
 returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
-    locked    uuid[];
-    saved     uuid[];
-    on_assets text[];
+    objects   bigint[];
+    taken     integer[];
+    free_keys text[];
+    free      uuid[];
 begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.assert_age(max_age);
@@ -894,100 +1368,55 @@ begin
     end if;
     perform storage_cleanup.beat(this_run);
 
-    -- First the locks …
-    locked := array(
-        select job.id
-        from (select distinct unnest(keys) as key) as wanted
-        join public.render_jobs as job on storage_cleanup.object_key(job.output_url) = wanted.key
-        order by job.id
-        for update of job skip locked);
-    -- … and only then, in statements of their own, a look at who saved.
-    saved := array(select storage_cleanup.saved_among(locked));
-    on_assets := array(select storage_cleanup.on_assets(keys));
-
+    if not dry_run then
+        -- First the objects' locks …
+        objects := array(select storage_cleanup.hash(key) from unnest(keys) as key
+                         union select storage_cleanup.hash(storage_cleanup.bare(key)) from unnest(keys) as key);
+        taken := storage_cleanup.take(storage_cleanup.slots('{}', objects));
+        free_keys := array(
+            select distinct key from unnest(keys) as key
+            where storage_cleanup.slots('{}', array[storage_cleanup.hash(key), storage_cleanup.hash(storage_cleanup.bare(key))]) <@ taken);
+        -- … then those of the jobs that hold them, for none can be added now …
+        free := array(select distinct job_id from storage_cleanup.holder where object = any (objects) limit 100000);
+        taken := taken || storage_cleanup.take(storage_cleanup.slots(free, '{}'));
+        free := array(
+            select id from public.render_jobs
+            where id in (select job from unnest(free) as job where storage_cleanup.slots(array[job], '{}') <@ taken)
+            order by id for update skip locked);
+    end if;
+    -- … and only then, in statements of their own, a look at who needs them.
     return query
-    with object as (
-        select wanted.key, split_part(wanted.key, '/', 1) as bucket, substr(wanted.key, position('/' in wanted.key) + 1) as name,
-               stored.id is not null as present,
-               greatest(stored.created_at, stored.updated_at) as touched_at,
-               storage_cleanup.size_of(stored.metadata) as size
-        from (select distinct unnest(keys) as key) as wanted
-        left join lateral (     -- one look into the unique index for each, whatever the planner thinks of the number
-            select * from storage.objects as object
-            where object.bucket_id = split_part(wanted.key, '/', 1)
-              and object.name = substr(wanted.key, position('/' in wanted.key) + 1)
-            limit 1) as stored on true
-    ),
-    holder as (     -- every job that points at one of the objects
-        select job.id, object.key, job.output_url, candidate.completed_at,
-               -- job.* and not job, which here is the ledger's column of that name
-               case when octet_length(job.output_url) <= 8192 then storage_cleanup.without_long_values(to_jsonb(job.*)) end as job, case
-            when lock.id is null then 'locked'
-            when save.id is not null then 'saved'
-            when asked.id is null and job.output_url = any (foreign_urls) then 'foreign_host'
-            when asked.id is null and job.id = any (jobs) then 'job_changed'
-            when job.status is distinct from 'completed' then 'job_not_completed'
-            when ledger.state <> 'released'
-                 and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
-                      or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
-            when octet_length(job.output_url) > 8192 then 'too_long'
-            -- One that is no candidate hasn't been seen to complete: it waits until it is found (reconcile).
-            when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
-                then 'job_too_young'
-            when plan is not null and planned.job_id is null then 'not_in_plan'
-            when asked.id is null then 'unasked'
-            end as own_reason
-        from object
-        join public.render_jobs as job on storage_cleanup.object_key(job.output_url) = object.key
-        left join unnest(locked) as lock (id) on lock.id = job.id
-        left join unnest(saved) as save (id) on save.id = job.id
-        left join unnest(jobs, keys) as asked (id, key) on asked.id = job.id and asked.key = object.key
-        left join storage_cleanup.deletion as ledger on ledger.job_id = job.id
-        left join storage_cleanup.candidate on candidate.job_id = job.id
-        left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = job.id
-    ),
-    decided as (
-        select holder.id, holder.job, holder.output_url, holder.completed_at, object.*, coalesce(own_reason, case
-            when bool_or(own_reason = 'locked') over same_object then 'locked'
-            when bool_or(own_reason not in ('already_claimed', 'foreign_host')) over same_object then 'shared_with_kept_job'
-            when present and (touched_at < now() - max_age) is not true then 'file_too_young'
-            when object.key = any (on_assets) then 'asset_points_at_file'
-            when present then 'claimed'
-            else 'already_missing' end) as outcome,
-            bool_or(own_reason not in ('already_claimed', 'foreign_host', 'unasked')) over same_object is true as is_kept
-        from holder join object using (key)
-        window same_object as (partition by holder.key)
+    with decided as materialized (
+        select * from storage_cleanup.decide(jobs, keys, foreign_urls, max_age, grace, owners_only, keep_dependents, plan, free, free_keys)
     ),
     ledgered as (
-        insert into storage_cleanup.deletion as ledger (job_id, run_id, state, bucket_id, object_name, bytes, job, completed_at)
-        select id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end, bucket, name, size, decided.job,
-               decided.completed_at
-        from decided where outcome in ('claimed', 'already_missing') and not dry_run
+        insert into storage_cleanup.deletion as ledger
+            (job_id, run_id, state, bucket_id, object_name, object, bare, bytes, job, completed_at)
+        select decided.job_id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end,
+               decided.bucket_id, decided.object_name,
+               storage_cleanup.hash(decided.bucket_id || '/' || decided.object_name), storage_cleanup.hash('*/' || decided.object_name),
+               decided.bytes, storage_cleanup.without_long_values(to_jsonb(job.*)), decided.completed_at
+        from decided join public.render_jobs as job on id = decided.job_id
+        where outcome in ('claimed', 'already_missing') and not dry_run
         on conflict (job_id) do update
             set run_id = excluded.run_id, state = excluded.state, bucket_id = excluded.bucket_id,
-                object_name = excluded.object_name, bytes = excluded.bytes, job = excluded.job, completed_at = excluded.completed_at,
+                object_name = excluded.object_name, object = excluded.object, bare = excluded.bare, bytes = excluded.bytes,
+                job = excluded.job, completed_at = excluded.completed_at,
                 attempts = 0, last_error = null, attempted_at = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
             where ledger.state in ('released', 'done')
-        returning ledger.job_id
     ),
     planned as (
         insert into storage_cleanup.plan_job (run_id, job_id, has_file)
-        select this_run, id, true from decided where outcome in ('claimed', 'already_missing') and dry_run
+        select this_run, decided.job_id, true from decided where outcome in ('claimed', 'already_missing') and dry_run
         on conflict do nothing
     ),
     parked as (
-        select storage_cleanup.park(array_agg(id), array_agg(outcome), max_age) from decided
-        where not dry_run and id = any (jobs)
+        select storage_cleanup.park(array_agg(decided.job_id), array_agg(outcome), max_age) from decided
+        where decided.job_id = any (jobs) having not dry_run
     )
-    select id, decided.outcome, bucket, name, size,
-           case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url::text end
-    from decided cross join (select count(*) from parked) as noted
-    where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
-    union all
-    select asked, 'job_changed', null, null, 0, null      -- its URL isn't what it was when the page was read
-    from unnest(jobs) as asked
-    where not exists (select from decided where id = asked);
+    select decided.job_id, decided.outcome, decided.bucket_id, decided.object_name, decided.bytes, decided.output_url
+    from decided cross join (select count(*) from parked) as noted;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -1036,13 +1465,17 @@ begin
         for update of other skip locked);
     -- The guard lets no save pass while a claim stands; if one did (the guard was off), the file stays.
     keys := array(select bucket_id || '/' || object_name from storage_cleanup.deletion where deletion.job_id = any (adopted));
-    holders := array(select id from public.render_jobs where storage_cleanup.object_key(output_url) = any (keys));
-    holders := array(select storage_cleanup.saved_among(adopted || holders));
+    holders := array(select storage_cleanup.saved_among(adopted || array(
+        select job_id from storage_cleanup.holder
+        where object in (select storage_cleanup.hash(key) from unnest(keys) as key
+                         union select storage_cleanup.hash(storage_cleanup.bare(key)) from unnest(keys) as key))));
     needed := array(
         select bucket_id || '/' || object_name from storage_cleanup.deletion
-        where deletion.job_id = any (adopted) and deletion.job_id = any (holders)
-        union select storage_cleanup.object_key(output_url) from public.render_jobs where id = any (holders)
-        union select storage_cleanup.on_assets(keys));
+        where deletion.job_id = any (adopted)
+          and (deletion.job_id = any (holders)
+               or exists (select from storage_cleanup.holder
+                          where holder.job_id = any (holders) and holder.object in (deletion.object, deletion.bare)))
+        union select storage_cleanup.needed_among(keys));
     saved := array(select deletion.job_id from storage_cleanup.deletion
                    where deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
     perform storage_cleanup.release(saved, 'saved');
@@ -1289,15 +1722,18 @@ end $$;
 
 -- Claims old, unsaved, completed jobs that never had a file. There is nothing to remove, so delete_rows may follow at once.
 create or replace function storage_cleanup.claim_fileless(
-    this_run uuid, jobs uuid[], max_age interval, dry_run boolean, plan uuid)
+    this_run uuid, jobs uuid[], max_age interval, dry_run boolean, plan uuid, grace interval default '0',
+    keep_dependents boolean default true)
 returns table (job_id uuid, outcome text, detail text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
-    locked  uuid[];
-    saved   uuid[];
-    going   uuid[];
+    taken     integer[];
+    locked    uuid[];
+    saved     uuid[];
+    dependent uuid[] := '{}';
+    going     uuid[];
 begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.assert_age(max_age);
@@ -1305,11 +1741,22 @@ begin
         raise exception 'claims are made at read committed, or the second look would see no more than the first';
     end if;
     perform storage_cleanup.beat(this_run);
-    locked := array(select id from public.render_jobs where id = any (jobs) order by id for update skip locked);
+    if dry_run then
+        locked := array(select id from public.render_jobs where id = any (jobs));
+    else
+        taken := storage_cleanup.take(storage_cleanup.slots(jobs, '{}'));
+        locked := array(select id from public.render_jobs
+                        where id in (select job from unnest(jobs) as job where storage_cleanup.slots(array[job], '{}') <@ taken)
+                        order by id for update skip locked);
+    end if;
     saved := array(select storage_cleanup.saved_among(locked));
+    if keep_dependents then
+        dependent := array(select storage_cleanup.dependent_among(locked));
+    end if;
     going := array(
         select id from public.render_jobs join storage_cleanup.candidate on candidate.job_id = id
-        where id = any (locked) and id <> all (saved) and status = 'completed'
+        where id = any (locked) and id <> all (saved || dependent) and status = 'completed'
+          and (unsaved_at is null or unsaved_at < now() - grace)
           and greatest(created_at, candidate.completed_at) < now() - max_age
           and not storage_cleanup.has_file(output_url)
           and not exists (select from storage_cleanup.deletion as ledger
@@ -1338,6 +1785,8 @@ begin
             when storage_cleanup.has_file(job.output_url) then 'job_changed'
             when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
                 then 'job_too_young'
+            when candidate.unsaved_at >= now() - grace then 'just_unsaved'
+            when job.id = any (dependent) then 'has_dependents'
             when plan is not null and planned.job_id is null then 'not_in_plan'
             else 'already_claimed' end as reason
         from unnest(jobs) as asked (id)
@@ -1380,13 +1829,10 @@ as $$
 $$;
 
 -- The jobs that assets name, however they spell it.
-create or replace function storage_cleanup.saves() returns table (asset_id uuid, job_id uuid)
+create or replace function storage_cleanup.saves() returns table (asset_id text, job_id uuid)
 language sql stable security definer set search_path = ''
 as $$
-    select id, unnest(case when storage_cleanup.is_plain_job_id(reference) then array[reference::uuid]
-                           else storage_cleanup.job_ids_in(reference) end)
-    from (select id, metadata ->> 'render_job_id' as reference from public.user_assets offset 0) as asset
-    where reference is not null
+    select split_part(source, ':', 2), id from storage_cleanup.mention where is_save
 $$;
 
 -- Orphans that a cycle should have taken by now, by the day of their render: candidates that nobody saved, and claims
@@ -1397,7 +1843,7 @@ as $$
     with waiting as (
         select job_id from storage_cleanup.candidate
         where since < now() - max_age - grace
-          and not exists (select from storage_cleanup.saves() as save where save.job_id = candidate.job_id)
+          and not exists (select from storage_cleanup.mention where id = candidate.job_id)
         union
         select job_id from storage_cleanup.deletion
         where state in ('claimed', 'file_deleted') and updated_at < now() - grace
@@ -1412,7 +1858,7 @@ create or replace function storage_cleanup.completed(since timestamptz) returns 
 language sql stable security definer set search_path = ''
 as $$
     select count(*) filter (where is_saved), count(*) filter (where not is_saved)
-    from (select exists (select from storage_cleanup.saves() as save where save.job_id = job.id) as is_saved
+    from (select exists (select from storage_cleanup.mention where mention.id = job.id) as is_saved
           from public.render_jobs as job where status = 'completed' and created_at >= since) as recent
 $$;
 
@@ -1427,19 +1873,6 @@ as $$
     group by 1, 2 order by 1, 2
 $$;
 
--- What assets point at by a path of their own: with its bucket, or without.
-create or replace function storage_cleanup.asset_keys() returns setof text
-language plpgsql stable security definer set search_path = ''
-as $$
-declare
-    path_column text;
-begin
-    for path_column in select name from storage_cleanup.asset_path_column loop
-        return query execute format(
-            'select storage_cleanup.object_key(%1$I) from public.user_assets where %1$I is not null', path_column);
-    end loop;
-end $$;
-
 -- Integrity both ways, in one pass. One row a finding, with up to three examples:
 --   saved_job_missing      an asset names a job that doesn't exist; `removed` counts those that this system removed
 --   saved_file_missing     an asset names a job whose file isn't in its bucket; `removed` as above
@@ -1452,7 +1885,7 @@ returns table (finding text, found bigint, removed bigint, bytes bigint, example
 language sql stable security definer set search_path = '' set work_mem = '64MB'
 as $$
     with save as materialized (
-        select job_id, min(asset_id::text) as asset from storage_cleanup.saves() group by job_id
+        select job_id, min(asset_id) as asset from storage_cleanup.saves() group by job_id
     ),
     job as materialized (       -- so that each URL is read once
         select id, status, storage_cleanup.object_key(output_url) as key,
@@ -1489,7 +1922,8 @@ as $$
         from placed join storage.objects as stored on stored.id = object_id
         where placed.id is null and stored.bucket_id = any (listed)
           and greatest(stored.created_at, stored.updated_at) < now() - max_age - grace
-          and place not in (select storage_cleanup.asset_keys()) and stored.name not in (select storage_cleanup.asset_keys())
+          and not exists (select from storage_cleanup.reference
+                          where object in (storage_cleanup.hash(place), storage_cleanup.hash(storage_cleanup.bare(place))))
     )
     select 'saved_job_missing', count(*), count(ledger.job_id), 0::bigint, (array_agg(asset))[:3]
     from save left join storage_cleanup.deletion as ledger on ledger.job_id = save.job_id and ledger.state = 'done'
@@ -1517,22 +1951,10 @@ create or replace function storage_cleanup.index_use() returns table (name text,
 language sql stable security definer set search_path = ''
 as $$
     select wanted.name, coalesce(indisvalid and indisready, false), coalesce(idx_scan, 0)
-    from (select unnest(array['storage_cleanup_render_job_id', 'storage_cleanup_saved', 'storage_cleanup_render_job_ids',
-                              'storage_cleanup_object_key']) as name
-          union all
-          select left('storage_cleanup_path_' || asset_path_column.name, 63) from storage_cleanup.asset_path_column) as wanted
+    from (values ('storage_cleanup_render_job_id')) as wanted (name)
     left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
     left join pg_stat_user_indexes as use on use.indexrelid = pg_index.indexrelid
     order by wanted.name
-$$;
-
--- The triggers that bring new candidates, as far as they are missing or off.
-create or replace function storage_cleanup.triggers_off() returns setof text
-language sql stable security definer set search_path = ''
-as $$
-    select wanted.name
-    from (values ('public.render_jobs', 'storage_cleanup_track_render'), ('public.user_assets', 'storage_cleanup_track_unsave')) as wanted (of_table, name)
-    where not exists (select from pg_trigger where tgrelid = of_table::regclass and tgname = wanted.name and tgenabled in ('O', 'A'))
 $$;
 
 -- Foreign keys that reference render_jobs and have no index: their whole table is read for every row that is deleted.
@@ -1561,25 +1983,43 @@ as $$
 $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- indexes.sql
+
+-- The one index on the application's tables: who saved a job, looked up beside what is noted.
+
+-- Hash, because a B-tree would refuse the application's row when a value is long; NULLs take no room in it.
+create index if not exists storage_cleanup_render_job_id on public.user_assets
+    using hash ((metadata ->> 'render_job_id'));
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- triggers.sql
 
--- The triggers on the application's tables.
+-- The triggers on the application's tables. None names a column, in a list or in WHEN: it could no longer be given another
+-- type, or be dropped. Those for each row fire where the others don't: for what replication or a restore applies.
 
--- No trigger of this file names a column, in a list or in WHEN: it could no longer be given another type, or be dropped.
-do $$
-begin
-    execute format(
-        'create or replace trigger storage_cleanup_guard before insert or update on public.user_assets '
-        'for each row execute function storage_cleanup.guard_save(%s)',
-        (select string_agg(quote_literal(name), ', ' order by name) from storage_cleanup.asset_path_column));
-end $$;
--- Always: a replication or restore session must not save past the guard either.
-alter table public.user_assets enable always trigger storage_cleanup_guard;
+create or replace trigger storage_cleanup_asset_inserted after insert on public.user_assets
+    referencing new table as new_rows for each statement execute function storage_cleanup.assets_written();
+create or replace trigger storage_cleanup_asset_updated after update on public.user_assets
+    referencing old table as old_rows new table as new_rows for each statement execute function storage_cleanup.assets_written();
+create or replace trigger storage_cleanup_asset_deleted after delete on public.user_assets
+    referencing old table as old_rows for each statement execute function storage_cleanup.assets_gone();
+create or replace trigger storage_cleanup_asset_truncated after truncate on public.user_assets
+    for each statement execute function storage_cleanup.assets_gone();
+create or replace trigger storage_cleanup_asset_applied after insert or update or delete on public.user_assets
+    for each row execute function storage_cleanup.asset_applied();
+alter table public.user_assets enable replica trigger storage_cleanup_asset_applied;
 
-create or replace trigger storage_cleanup_track_render after insert or update on public.render_jobs
-    for each row execute function storage_cleanup.track_render();
-create or replace trigger storage_cleanup_track_unsave after update or delete on public.user_assets
-    for each row execute function storage_cleanup.track_unsave();
+create or replace trigger storage_cleanup_job_inserted after insert on public.render_jobs
+    referencing new table as new_rows for each statement execute function storage_cleanup.jobs_written();
+create or replace trigger storage_cleanup_job_updated after update on public.render_jobs
+    referencing old table as old_rows new table as new_rows for each statement execute function storage_cleanup.jobs_written();
+create or replace trigger storage_cleanup_job_deleted after delete on public.render_jobs
+    referencing old table as old_rows for each statement execute function storage_cleanup.jobs_gone();
+create or replace trigger storage_cleanup_job_truncated after truncate on public.render_jobs
+    for each statement execute function storage_cleanup.jobs_gone();
+create or replace trigger storage_cleanup_job_applied after insert or update or delete on public.render_jobs
+    for each row execute function storage_cleanup.job_applied();
+alter table public.render_jobs enable replica trigger storage_cleanup_job_applied;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- worker.sql
@@ -1602,17 +2042,12 @@ as $$
     where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
         'schema_version', 'distrust', 'buckets', 'count_saved', 'plan', 'start_run', 'due', 'park', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
-        'reconcile_if_due', 'prune', 'judge_saved', 'finish_run', 'stored', 'orphans', 'completed', 'assets', 'integrity',
-        'orphan_bytes', 'index_use', 'triggers_off', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])
+        'compare_if_due', 'prune', 'judge_saved', 'finish_run', 'stored', 'orphans', 'completed', 'assets', 'integrity',
+        'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])
 $$;
 
 revoke all on all tables in schema storage_cleanup from public;
 revoke all on all functions in schema storage_cleanup from public;
-grant execute on function
-    storage_cleanup.object_key(text), storage_cleanup.is_plain_job_id(text),
-    storage_cleanup.job_ids_in(text), storage_cleanup.has_file(text)
-    to public;      -- indexes on the application's tables call them
-
 grant execute on function storage_cleanup.worker_functions() to public;     -- health asks any role for what it lacks
 
 grant usage on schema storage_cleanup to storage_cleanup_worker;
@@ -1632,7 +2067,7 @@ end $$;
 -- first_look.sql
 
 -- What is there already, and what the triggers missed while they were away.
-select storage_cleanup.reconcile('epoch');
+select storage_cleanup.compare('epoch');
 select storage_cleanup.remember_usage();
 
 commit;

@@ -16,17 +16,12 @@ as $$
     where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
         'schema_version', 'distrust', 'buckets', 'count_saved', 'plan', 'start_run', 'due', 'park', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
-        'reconcile_if_due', 'prune', 'judge_saved', 'finish_run', 'stored', 'orphans', 'completed', 'assets', 'integrity',
-        'orphan_bytes', 'index_use', 'triggers_off', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])
+        'compare_if_due', 'prune', 'judge_saved', 'finish_run', 'stored', 'orphans', 'completed', 'assets', 'integrity',
+        'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])
 $$;
 
 revoke all on all tables in schema storage_cleanup from public;
 revoke all on all functions in schema storage_cleanup from public;
-grant execute on function
-    storage_cleanup.object_key(text), storage_cleanup.is_plain_job_id(text),
-    storage_cleanup.job_ids_in(text), storage_cleanup.has_file(text)
-    to public;      -- indexes on the application's tables call them
-
 grant execute on function storage_cleanup.worker_functions() to public;     -- health asks any role for what it lacks
 
 grant usage on schema storage_cleanup to storage_cleanup_worker;

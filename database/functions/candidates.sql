@@ -1,106 +1,11 @@
--- The candidates. Kept by triggers, so that a cycle costs what is new and not what has been.
-
-create or replace function storage_cleanup.has_file(output_url text) returns boolean
-language sql immutable parallel safe
-return case when octet_length(output_url) > 8192 then true else coalesce(btrim(output_url), '') <> '' end;
-
--- A render completes: it is worth a look once that is long enough ago. What counts is when it was seen here, with the URL
--- that it has now: the row may be much older than its output.
-create or replace function storage_cleanup.track_render() returns trigger
-language plpgsql security definer set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
-as $$
-declare
-    is_completed    boolean;
-    is_other_url    boolean;
-    is_other_status boolean := true;
-    this_job        uuid := new.id;
-    with_file       boolean;
-    new_object_key  text;
-    seen_at         timestamptz;
-begin
-    if tg_op = 'INSERT' then
-        select new.status = 'completed', new.output_url is not null into is_completed, is_other_url
-        where not exists (select from public.render_jobs where false);
-    else
-        -- Long URLs are told apart by their length alone: comparing them would mean to read them.
-        select new.status = 'completed', new.status is distinct from old.status,
-               octet_length(new.output_url) is distinct from octet_length(old.output_url)
-               or case when octet_length(new.output_url) <= 8192 then new.output_url <> old.output_url else false end
-        into is_completed, is_other_status, is_other_url
-        where not exists (select from public.render_jobs where false);
-    end if;
-    is_completed := coalesce(is_completed, false) and (is_other_status or is_other_url);
-    if not (is_completed or is_other_url) then
-        return null;
-    end if;
-    select storage_cleanup.has_file(new.output_url), storage_cleanup.object_key(new.output_url), new.created_at
-    into with_file, new_object_key, seen_at
-    where not exists (select from public.render_jobs where false);
-    if is_other_url and with_file then
-        -- A claim covers all jobs of its object. This one joins them, so it waits for a claim and holds off the next.
-        perform from public.render_jobs
-        where storage_cleanup.object_key(output_url) = new_object_key and id <> this_job
-        order by id for key share;
-        -- A saved job must not move to a file that is being removed. A new job may: nobody can save it then.
-        if found and tg_op = 'UPDATE'
-           and exists (select from storage_cleanup.deletion
-                       where state in ('claimed', 'file_deleted') and deletion.job_id <> this_job
-                         and bucket_id || '/' || object_name = new_object_key)
-           and exists (select storage_cleanup.saved_among(array[this_job])) then
-            raise exception using
-                errcode = 'foreign_key_violation',
-                message = format('Render job %s is saved, and the file that it is moved to is being removed.', this_job),
-                schema = 'public', table = 'render_jobs', constraint = 'storage_cleanup_guard';
-        end if;
-    end if;
-    if is_completed then
-        seen_at := greatest(seen_at, clock_timestamp());
-        insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
-        values (this_job, seen_at, seen_at, with_file)
-        on conflict (job_id) do update
-            set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null;
-    end if;
-    return null;
-end $$;
-
--- An asset is deleted, or names another job: the job that it named is worth a look again. One that is no candidate any more
--- was old enough when it was found saved.
-create or replace function storage_cleanup.track_unsave() returns trigger
-language plpgsql security definer set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
-as $$
-declare
-    named text;
-    still text;
-begin
-    if tg_op = 'DELETE' then
-        select old.metadata ->> 'render_job_id' into named where not exists (select from public.user_assets where false);
-    else
-        select old.metadata ->> 'render_job_id', new.metadata ->> 'render_job_id' into named, still
-        where not exists (select from public.user_assets where false);
-    end if;
-    if named is null or named = still then
-        return null;
-    end if;
-    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
-    select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url)
-    from public.render_jobs
-    where id = any (storage_cleanup.job_ids_in(named)) and status = 'completed'
-    order by id for key share       -- waits for a claim that still saw it saved, and is about to forget it
-    on conflict do nothing;
-    return null;
-end $$;
-
--- A date that somebody else wrote, as one that can be worked with: clients can't read some, such as -infinity.
-create or replace function storage_cleanup.created(created_at timestamptz) returns timestamptz
-language sql stable parallel safe
-return greatest(coalesce(created_at, now()), 'epoch');
+-- The candidates: which jobs are worth a look, without searching the history.
 
 -- The next page of candidates in order of age, after the last one of the page before. With a plan: its jobs, in order of
 -- id. A URL of more than 8192 bytes isn't handed out: no object needs one, and a page of them could fill a client's memory.
 -- `own_share`: only those that fall to this run while several are at work, so that they don't get in each other's way.
 create or replace function storage_cleanup.due(
     this_run uuid, with_file boolean, max_age interval, after_since timestamptz, after_job uuid, page_size integer,
-    own_share boolean, plan uuid)
+    own_share boolean, plan uuid, grace interval default '0')
 returns table (job_id uuid, since timestamptz, output_url text, too_long boolean, gone boolean)
 language plpgsql stable security definer set search_path = '' set enable_seqscan = off
 as $$
@@ -127,6 +32,7 @@ begin
            coalesce(octet_length(job.output_url) > 8192, false), job.id is null
     from (select candidate.job_id, candidate.since from storage_cleanup.candidate
           where has_file = with_file and candidate.since < now() - max_age
+            and (unsaved_at is null or unsaved_at < now() - grace)
             and (candidate.since, candidate.job_id) > (after_since, after_job)
             and (runs < 2 or not own_share or (uuid_hash(candidate.job_id) & 65535) % runs = mine)
           order by candidate.since, candidate.job_id limit page_size) as page
@@ -160,37 +66,116 @@ as $$
           for update of candidate skip locked)
 $$;
 
--- Finds what the triggers missed (they were off, or a table was truncated) by reading everything: once a day, not a cycle.
--- Nobody has seen these complete; `seen_at` is the earliest from which their age may count.
-create or replace function storage_cleanup.reconcile(seen_at timestamptz) returns bigint
-language plpgsql security definer set search_path = ''
+-- What the triggers and the tables were like: whoever changes one of these may have changed what the triggers saw.
+create or replace function storage_cleanup.fingerprint() returns text
+language sql stable security definer set search_path = ''
+as $$
+    select md5(string_agg(part, ' ' order by part))
+    from (select format('trigger %s %s %s', oid, xmin, tgenabled) as part from pg_trigger
+          where tgrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and tgname like 'storage\_cleanup\_%'
+          union all
+          select format('table %s %s', oid, relfilenode) from pg_class where oid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
+          union all
+          select format('column %s %s %s %s', attrelid, attname, atttypid, attisdropped) from pg_attribute
+          where attrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and attnum > 0
+          union all
+          select format('child %s %s', inhrelid, inhparent) from pg_inherits
+          where inhparent in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
+             or inhrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)) as parts
+$$;
+
+-- The assets and jobs of which something else is noted than they say. Most often there are none.
+create or replace function storage_cleanup.differing_assets() returns setof text
+language sql stable security definer set search_path = '' set work_mem = '64MB'
+as $$
+    select distinct source
+    from (select array_agg(source) as sources, array_agg(fields) as assets
+          from (select storage_cleanup.source('public.user_assets'::regclass, id::text) as source, to_jsonb(asset) as fields,
+                       row_number() over () / 2000 as slice
+                from public.user_assets as asset) as asset
+          group by slice) as slices
+    cross join lateral (
+        ((select source, job::text, is_save from storage_cleanup.said_by(sources, assets))
+         except (select source, id::text, is_save from storage_cleanup.mention where source = any (sources)))
+        union all
+        ((select source, id::text, is_save from storage_cleanup.mention where source = any (sources))
+         except (select source, job::text, is_save from storage_cleanup.said_by(sources, assets)))
+        union all
+        ((select source, object::text, null::boolean from storage_cleanup.meant_by(sources, assets))
+         except (select source, object::text, null::boolean from storage_cleanup.reference where source = any (sources) and job_id is null))
+        union all
+        ((select source, object::text, null::boolean from storage_cleanup.reference where source = any (sources) and job_id is null)
+         except (select source, object::text, null::boolean from storage_cleanup.meant_by(sources, assets)))) as differing
+$$;
+
+create or replace function storage_cleanup.differing_jobs() returns setof uuid
+language sql stable security definer set search_path = '' set work_mem = '64MB'
+as $$
+    select distinct job_id
+    from (select coalesce(wanted.job_id, holder.job_id) as job_id
+          from (select distinct id as job_id, storage_cleanup.hash(unnest(storage_cleanup.readings(storage_cleanup.read_part(output_url)))) as object
+                from public.render_jobs) as wanted
+          full join storage_cleanup.holder using (job_id, object)
+          where wanted.job_id is null or holder.job_id is null) as differing
+$$;
+
+-- Compares what is noted with everything that there is: what the triggers missed (they were off, or a table was truncated)
+-- is noted now. Returns how many jobs it found. Nobody has seen these complete; `seen_at` is the earliest from which their
+-- age may count. Rows that somebody is writing are left to their own trigger.
+create or replace function storage_cleanup.compare(seen_at timestamptz) returns bigint
+language plpgsql security definer set search_path = '' set work_mem = '64MB'
 as $$
 declare
-    found bigint;
+    now_like  constant text := storage_cleanup.fingerprint();
+    of_assets constant oid := 'public.user_assets'::regclass;
+    differing text[];
+    jobs      uuid[];
+    found     bigint;
 begin
-    perform storage_cleanup.assert_trust();
+    perform storage_cleanup.forget_jobs(array(
+        select distinct job_id from storage_cleanup.holder where not exists (select from public.render_jobs where id = job_id)));
+    jobs := array(select storage_cleanup.differing_jobs());
+    for i in 1 .. cardinality(jobs) by 5000 loop
+        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), false)
+        from (select * from public.render_jobs where id = any (jobs[i : i + 4999]) for share skip locked) as job;
+    end loop;
+
+    perform storage_cleanup.forget_assets(array(
+        select source from (select source from storage_cleanup.mention union select source from storage_cleanup.reference) as noted
+        where starts_with(source, of_assets || ':')
+          and source not in (select storage_cleanup.source(of_assets, id::text) from public.user_assets)));
+    differing := array(select storage_cleanup.differing_assets());
+    for i in 1 .. cardinality(differing) by 5000 loop
+        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), false, false)
+        from (select storage_cleanup.source(of_assets, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
+              where storage_cleanup.source(of_assets, id::text) = any (differing[i : i + 4999]) for share skip locked) as asset;
+    end loop;
+    insert into storage_cleanup.reference (source, object, job_id)
+    select distinct source, object, job_id from storage_cleanup.mention join storage_cleanup.holder on job_id = id
+    where not exists (select from storage_cleanup.reference as known
+                      where known.source = mention.source and known.object = holder.object and known.job_id = holder.job_id);
+
     insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
     select id, greatest(created, seen_at), greatest(created, seen_at), storage_cleanup.has_file(output_url)
     from public.render_jobs as job, storage_cleanup.created(created_at) as created
     where status = 'completed'
-      and not exists (select from public.user_assets where metadata ->> 'render_job_id' = job.id::text)
-      and not exists (select from public.user_assets, unnest(storage_cleanup.job_ids_in(metadata ->> 'render_job_id')) as named
-                      where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id') and named = job.id)
+      and not exists (select from storage_cleanup.mention where mention.id = job.id)
       and not exists (select from storage_cleanup.candidate where job_id = job.id)
-      and not exists (select from storage_cleanup.deletion
-                      where job_id = job.id and state <> 'released')
+      and not exists (select from storage_cleanup.deletion where job_id = job.id and state <> 'released')
     on conflict do nothing;
     get diagnostics found = row_count;
+    update storage_cleanup.comparison set last_at = clock_timestamp(), fingerprint = now_like;
     return found;
 end $$;
 
-create or replace function storage_cleanup.reconcile_if_due() returns bigint
+-- Compares once a day, and whenever the triggers or the tables have changed; NULL when it isn't time.
+create or replace function storage_cleanup.compare_if_due() returns bigint
 language plpgsql security definer set search_path = ''
 as $$
 begin
     if not exists (select from storage_cleanup.usage where day = (now() at time zone 'UTC')::date) then
         perform storage_cleanup.remember_usage();
     end if;
-    update storage_cleanup.reconciliation set last_at = clock_timestamp() where last_at < now() - interval '1 day';
-    return case when found then storage_cleanup.reconcile(now()) end;
+    return (select storage_cleanup.compare(now()) from storage_cleanup.comparison
+            where last_at is null or last_at < now() - interval '1 day' or fingerprint is distinct from storage_cleanup.fingerprint());
 end $$;

@@ -41,13 +41,17 @@ begin
         for update of other skip locked);
     -- The guard lets no save pass while a claim stands; if one did (the guard was off), the file stays.
     keys := array(select bucket_id || '/' || object_name from storage_cleanup.deletion where deletion.job_id = any (adopted));
-    holders := array(select id from public.render_jobs where storage_cleanup.object_key(output_url) = any (keys));
-    holders := array(select storage_cleanup.saved_among(adopted || holders));
+    holders := array(select storage_cleanup.saved_among(adopted || array(
+        select job_id from storage_cleanup.holder
+        where object in (select storage_cleanup.hash(key) from unnest(keys) as key
+                         union select storage_cleanup.hash(storage_cleanup.bare(key)) from unnest(keys) as key))));
     needed := array(
         select bucket_id || '/' || object_name from storage_cleanup.deletion
-        where deletion.job_id = any (adopted) and deletion.job_id = any (holders)
-        union select storage_cleanup.object_key(output_url) from public.render_jobs where id = any (holders)
-        union select storage_cleanup.on_assets(keys));
+        where deletion.job_id = any (adopted)
+          and (deletion.job_id = any (holders)
+               or exists (select from storage_cleanup.holder
+                          where holder.job_id = any (holders) and holder.object in (deletion.object, deletion.bare)))
+        union select storage_cleanup.needed_among(keys));
     saved := array(select deletion.job_id from storage_cleanup.deletion
                    where deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
     perform storage_cleanup.release(saved, 'saved');

@@ -20,13 +20,10 @@ as $$
 $$;
 
 -- The jobs that assets name, however they spell it.
-create or replace function storage_cleanup.saves() returns table (asset_id uuid, job_id uuid)
+create or replace function storage_cleanup.saves() returns table (asset_id text, job_id uuid)
 language sql stable security definer set search_path = ''
 as $$
-    select id, unnest(case when storage_cleanup.is_plain_job_id(reference) then array[reference::uuid]
-                           else storage_cleanup.job_ids_in(reference) end)
-    from (select id, metadata ->> 'render_job_id' as reference from public.user_assets offset 0) as asset
-    where reference is not null
+    select split_part(source, ':', 2), id from storage_cleanup.mention where is_save
 $$;
 
 -- Orphans that a cycle should have taken by now, by the day of their render: candidates that nobody saved, and claims
@@ -37,7 +34,7 @@ as $$
     with waiting as (
         select job_id from storage_cleanup.candidate
         where since < now() - max_age - grace
-          and not exists (select from storage_cleanup.saves() as save where save.job_id = candidate.job_id)
+          and not exists (select from storage_cleanup.mention where id = candidate.job_id)
         union
         select job_id from storage_cleanup.deletion
         where state in ('claimed', 'file_deleted') and updated_at < now() - grace
@@ -52,7 +49,7 @@ create or replace function storage_cleanup.completed(since timestamptz) returns 
 language sql stable security definer set search_path = ''
 as $$
     select count(*) filter (where is_saved), count(*) filter (where not is_saved)
-    from (select exists (select from storage_cleanup.saves() as save where save.job_id = job.id) as is_saved
+    from (select exists (select from storage_cleanup.mention where mention.id = job.id) as is_saved
           from public.render_jobs as job where status = 'completed' and created_at >= since) as recent
 $$;
 
@@ -67,19 +64,6 @@ as $$
     group by 1, 2 order by 1, 2
 $$;
 
--- What assets point at by a path of their own: with its bucket, or without.
-create or replace function storage_cleanup.asset_keys() returns setof text
-language plpgsql stable security definer set search_path = ''
-as $$
-declare
-    path_column text;
-begin
-    for path_column in select name from storage_cleanup.asset_path_column loop
-        return query execute format(
-            'select storage_cleanup.object_key(%1$I) from public.user_assets where %1$I is not null', path_column);
-    end loop;
-end $$;
-
 -- Integrity both ways, in one pass. One row a finding, with up to three examples:
 --   saved_job_missing      an asset names a job that doesn't exist; `removed` counts those that this system removed
 --   saved_file_missing     an asset names a job whose file isn't in its bucket; `removed` as above
@@ -92,7 +76,7 @@ returns table (finding text, found bigint, removed bigint, bytes bigint, example
 language sql stable security definer set search_path = '' set work_mem = '64MB'
 as $$
     with save as materialized (
-        select job_id, min(asset_id::text) as asset from storage_cleanup.saves() group by job_id
+        select job_id, min(asset_id) as asset from storage_cleanup.saves() group by job_id
     ),
     job as materialized (       -- so that each URL is read once
         select id, status, storage_cleanup.object_key(output_url) as key,
@@ -129,7 +113,8 @@ as $$
         from placed join storage.objects as stored on stored.id = object_id
         where placed.id is null and stored.bucket_id = any (listed)
           and greatest(stored.created_at, stored.updated_at) < now() - max_age - grace
-          and place not in (select storage_cleanup.asset_keys()) and stored.name not in (select storage_cleanup.asset_keys())
+          and not exists (select from storage_cleanup.reference
+                          where object in (storage_cleanup.hash(place), storage_cleanup.hash(storage_cleanup.bare(place))))
     )
     select 'saved_job_missing', count(*), count(ledger.job_id), 0::bigint, (array_agg(asset))[:3]
     from save left join storage_cleanup.deletion as ledger on ledger.job_id = save.job_id and ledger.state = 'done'
@@ -157,22 +142,10 @@ create or replace function storage_cleanup.index_use() returns table (name text,
 language sql stable security definer set search_path = ''
 as $$
     select wanted.name, coalesce(indisvalid and indisready, false), coalesce(idx_scan, 0)
-    from (select unnest(array['storage_cleanup_render_job_id', 'storage_cleanup_saved', 'storage_cleanup_render_job_ids',
-                              'storage_cleanup_object_key']) as name
-          union all
-          select left('storage_cleanup_path_' || asset_path_column.name, 63) from storage_cleanup.asset_path_column) as wanted
+    from (values ('storage_cleanup_render_job_id')) as wanted (name)
     left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
     left join pg_stat_user_indexes as use on use.indexrelid = pg_index.indexrelid
     order by wanted.name
-$$;
-
--- The triggers that bring new candidates, as far as they are missing or off.
-create or replace function storage_cleanup.triggers_off() returns setof text
-language sql stable security definer set search_path = ''
-as $$
-    select wanted.name
-    from (values ('public.render_jobs', 'storage_cleanup_track_render'), ('public.user_assets', 'storage_cleanup_track_unsave')) as wanted (of_table, name)
-    where not exists (select from pg_trigger where tgrelid = of_table::regclass and tgname = wanted.name and tgenabled in ('O', 'A'))
 $$;
 
 -- Foreign keys that reference render_jobs and have no index: their whole table is read for every row that is deleted.

@@ -1,5 +1,23 @@
 -- Trust. Everything here must hold before anything is claimed, and is asserted again in every claim.
 
+-- The triggers that must be there; bits of a type: 1 each row, 4 insert, 8 delete, 16 update, 32 truncate.
+create or replace function storage_cleanup.triggers() returns table (of_table text, name text, function text, type smallint, enabled "char")
+language sql immutable
+as $$
+    select 'public.' || of_table, 'storage_cleanup_' || name, 'storage_cleanup.' || function, type::smallint, enabled::"char"
+    from (values
+        ('user_assets', 'asset_inserted', 'assets_written', 4, 'O'),
+        ('user_assets', 'asset_updated', 'assets_written', 16, 'O'),
+        ('user_assets', 'asset_deleted', 'assets_gone', 8, 'O'),
+        ('user_assets', 'asset_truncated', 'assets_gone', 32, 'O'),
+        ('user_assets', 'asset_applied', 'asset_applied', 1 + 4 + 8 + 16, 'R'),
+        ('render_jobs', 'job_inserted', 'jobs_written', 4, 'O'),
+        ('render_jobs', 'job_updated', 'jobs_written', 16, 'O'),
+        ('render_jobs', 'job_deleted', 'jobs_gone', 8, 'O'),
+        ('render_jobs', 'job_truncated', 'jobs_gone', 32, 'O'),
+        ('render_jobs', 'job_applied', 'job_applied', 1 + 4 + 8 + 16, 'R')) as wanted (of_table, name, function, type, enabled)
+$$;
+
 -- Why nothing may be deleted: a code and a sentence a reason; no row when all is well.
 create or replace function storage_cleanup.distrust() returns table (code text, sentence text)
 language sql stable security definer set search_path = ''
@@ -11,22 +29,20 @@ as $$
     select 'mixed_owners', 'the functions of schema storage_cleanup belong to several roles: run database/install.sql as the owner of all'
     where (select count(distinct proowner) from pg_proc where pronamespace = 'storage_cleanup'::regnamespace) > 1
     union all
-    select 'guard', 'the guard trigger storage_cleanup_guard on public.user_assets is missing, disabled or altered: run database/install.sql'
+    select 'guard', format('trigger %s on %s is missing, off or altered, and what it should see might be deleted: run database/install.sql',
+                           wanted.name, wanted.of_table)
+    from storage_cleanup.triggers() as wanted
     where not exists (
         select from pg_trigger
-        where tgrelid = 'public.user_assets'::regclass and tgname = 'storage_cleanup_guard'
-          and tgfoid = 'storage_cleanup.guard_save'::regproc
-          and tgtype = 1 + 2 + 4 + 16        -- for each row, before, insert, update
-          and tgenabled = 'A' and tgqual is null and tgattr::text = '')
-    union all
-    select 'path_column', format('column %s of public.user_assets, which may point at files, is gone or has another name: run database/install.sql', name)
-    from storage_cleanup.asset_path_column
-    where not exists (select from pg_attribute
-                      where attrelid = 'public.user_assets'::regclass and attname = name and not attisdropped)
+        where tgrelid = wanted.of_table::regclass and tgname = wanted.name and tgfoid = wanted.function::regproc
+          and tgtype = wanted.type and tgenabled = wanted.enabled and tgqual is null and tgattr::text = '')
     union all
     select 'index', 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
     where not exists (select from pg_index
                       where indexrelid = to_regclass('public.storage_cleanup_render_job_id') and indisvalid)
+    union all
+    select 'changed', 'the triggers or the tables have changed since everything was last compared: the next cycle compares'
+    where storage_cleanup.fingerprint() is distinct from (select fingerprint from storage_cleanup.comparison)
     union all
     select 'replica', 'the database is a read-only replica: use the primary''s address in database/url'
     where pg_is_in_recovery()
@@ -48,7 +64,7 @@ create or replace function storage_cleanup.buckets() returns table (id text, cre
 language sql stable security definer set search_path = ''
 as $$ select id, created_at from storage.buckets where created_at between 'epoch' and '9999-12-31' $$;     -- what a client can read
 
--- The reference set, counted now: every asset that names a job. An index-only scan of storage_cleanup_saved.
+-- The reference set, counted now: every asset that names a job in the documented place.
 create or replace function storage_cleanup.count_saved() returns bigint
 language plpgsql stable security definer set search_path = ''
 as $$
@@ -56,7 +72,7 @@ declare
     saved bigint;
 begin
     -- Dynamic, because parallel workers may help with nothing else here.
-    execute 'select count(*) from public.user_assets where metadata ->> ''render_job_id'' is not null' into saved;
+    execute 'select count(*) from storage_cleanup.mention where is_save' into saved;
     return saved;
 end $$;
 
@@ -81,4 +97,24 @@ begin
     if (max_age >= interval '1 minute') is not true then
         raise exception using errcode = 'invalid_parameter_value', message = format('max_age is %s, and must be at least one minute', max_age);
     end if;
+end $$;
+
+-- Which of these jobs do rows of other tables hang on, by a foreign key that would keep the job, or take them along?
+create or replace function storage_cleanup.dependent_among(jobs uuid[]) returns setof uuid
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    dependence record;
+begin
+    if jobs = '{}' then
+        return;
+    end if;
+    for dependence in
+        select conrelid::regclass as of_table, attname as of_column
+        from pg_constraint join pg_attribute on attrelid = conrelid and attnum = conkey[1]
+        where contype = 'f' and confrelid = 'public.render_jobs'::regclass and conparentid = 0 and cardinality(conkey) = 1
+    loop
+        return query execute format('select job from unnest($1) as job where exists (select from %s where %I = job)',
+                                    dependence.of_table, dependence.of_column) using jobs;
+    end loop;
 end $$;

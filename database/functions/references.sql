@@ -1,26 +1,263 @@
--- Which of these jobs are saved? The only definition of it.
+-- What assets need. An asset that is written notes every job and every object that it may mean, takes their locks, and only
+-- then looks for a claim: one that comes too late is an error, never a broken asset.
+--
+-- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves.
+
+-- How a row of the application is called where it is noted.
+create or replace function storage_cleanup.source(of_table oid, id text) returns text
+language sql immutable parallel safe
+return of_table || ':' || id;
+
+-- The texts of an asset that may mean objects: those of its columns, their arrays and their JSON, at most 1001 of them.
+create or replace function storage_cleanup.texts_in(asset jsonb) returns setof text
+language sql immutable parallel safe
+begin atomic
+    select text #>> '{}' from jsonb_path_query(asset, 'strict $.** ? (@.type() == "string")') as text
+    where text #>> '{}' ~ '[/.]' limit 1001;
+end;
+
+-- Refuses what names a job, or an object, that is being removed; and a job whose file has gone.
+create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[]) returns void
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+declare
+    taken uuid;
+begin
+    select job_id into taken from storage_cleanup.deletion
+    where job_id = any (jobs) and state <> 'released'
+      and not (state = 'done' and exists (      -- the row has stayed, and has another file or never had one
+          select from public.render_jobs as job
+          where job.id = job_id and (object_name is null
+                                     or storage_cleanup.object_key(job.output_url) <> bucket_id || '/' || object_name)))
+    limit 1;
+    if taken is null then
+        select job_id into taken
+        from (select job_id from storage_cleanup.deletion
+              where state in ('claimed', 'file_deleted') and object = any (objects)
+              union all
+              select job_id from storage_cleanup.deletion
+              where state in ('claimed', 'file_deleted') and bare = any (objects)) as claimed
+        limit 1;
+    end if;
+    if taken is not null then
+        raise exception using
+            errcode = 'foreign_key_violation',
+            message = format('The output of render job %s can no longer be saved: it was not saved in time and is being removed.', taken),
+            hint = 'Render it again and save the new output.',
+            schema = 'public', table = 'user_assets', constraint = 'storage_cleanup_guard';
+    end if;
+end $$;
+
+-- These jobs, and the jobs of these objects, may have lost what kept them: they are worth a look again, once their users
+-- have had time to take that back. One that is no candidate any more was old enough when it was found saved.
+create or replace function storage_cleanup.let_go(jobs uuid[], objects bigint[]) returns void
+language sql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file, unsaved_at)
+    select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url),
+           clock_timestamp()
+    from public.render_jobs
+    where status = 'completed' and id = any (jobs || array(
+        select job_id from unnest(objects) as gone
+        cross join lateral (select array(select job_id from storage_cleanup.holder where object = gone limit 1001) as jobs) as holding
+        cross join lateral unnest(holding.jobs) as job_id
+        where cardinality(holding.jobs) <= 1000))       -- what more jobs share is never removed
+    -- Waits for a claim that still saw the job saved, and is about to forget it.
+    on conflict (job_id) do update set unsaved_at = excluded.unsaved_at
+$$;
+
+-- Every UUID that these assets hold, anywhere and in any spelling. Its own user is in every asset, and is no job.
+create or replace function storage_cleanup.said_by(sources text[], assets jsonb[]) returns table (source text, job uuid, is_save boolean)
+language sql immutable parallel safe set search_path = ''
+as $$
+    select source, job, bool_or(is_save)
+    from unnest(sources, assets) as asset (source, fields)
+    cross join lateral (
+        select unnest(storage_cleanup.job_ids_in(fields #>> '{metadata,render_job_id}')) as job, true as is_save
+        union all
+        select unnest(storage_cleanup.job_ids_in((fields - 'user_id')::text)), false) as each
+    group by source, job
+$$;
+
+-- Every object that these assets may mean by what they say themselves. One that says more than is read may mean any file of
+-- its user.
+create or replace function storage_cleanup.meant_by(sources text[], assets jsonb[]) returns table (source text, object bigint)
+language sql immutable parallel safe set search_path = ''
+as $$
+    select distinct source, object
+    from unnest(sources, assets) as asset (source, fields)
+    cross join lateral (select array(select storage_cleanup.texts_in(fields)) as texts) as its
+    cross join lateral (
+        select storage_cleanup.hash(unnest(storage_cleanup.readings(text))) as object from unnest(its.texts) as text
+        union all
+        select storage_cleanup.hash('user:' || (fields ->> 'user_id')) where cardinality(its.texts) > 1000) as each
+    where object is not null
+$$;
+
+-- Notes what these assets mean now, instead of what they meant before. `are_new`: nothing is noted of them yet. `refuse`:
+-- somebody is writing them, and may be told that it is too late.
+create or replace function storage_cleanup.note_assets(sources text[], assets jsonb[], are_new boolean, refuse boolean) returns void
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+declare
+    named     uuid[];       -- jobs that they didn't name before
+    needed    bigint[];     -- objects that they didn't need before
+    through   bigint[];     -- objects of the jobs that they didn't name before
+    lost_jobs uuid[] := '{}';
+    lost      bigint[] := '{}';
+begin
+    if not are_new then
+        with said as materialized (select * from storage_cleanup.said_by(sources, assets)),
+        unsaid as (
+            delete from storage_cleanup.mention as known
+            where source = any (sources)
+              and not exists (select from said where said.source = known.source and job = id and said.is_save = known.is_save)
+            returning source, id
+        ),
+        unneeded as (
+            delete from storage_cleanup.reference as known using unsaid
+            where known.source = unsaid.source and known.job_id = unsaid.id
+              and not exists (select from said where said.source = unsaid.source and job = unsaid.id)
+            returning object
+        )
+        select array(select id from unsaid), array(select object from unneeded) into lost_jobs, lost;
+
+        with meant as materialized (select * from storage_cleanup.meant_by(sources, assets)),
+        unneeded as (
+            delete from storage_cleanup.reference as known
+            where source = any (sources) and job_id is null
+              and not exists (select from meant where meant.source = known.source and meant.object = known.object)
+            returning object
+        )
+        select lost || array(select object from unneeded) into lost;
+    end if;
+
+    with mentioned as (
+        insert into storage_cleanup.mention (source, id, is_save)
+        select source, job, is_save from storage_cleanup.said_by(sources, assets) as said
+        where are_new or not exists (select from storage_cleanup.mention as known
+                                     where known.source = said.source and id = job and known.is_save = said.is_save)
+        returning id
+    ),
+    meant as (
+        insert into storage_cleanup.reference (source, object)
+        select source, object from storage_cleanup.meant_by(sources, assets) as meant
+        where are_new or not exists (select from storage_cleanup.reference as known
+                                     where known.source = meant.source and known.object = meant.object and job_id is null)
+        returning object
+    )
+    select array(select id from mentioned), array(select object from meant) into named, needed;
+
+    if named <> '{}' or needed <> '{}' then
+        perform storage_cleanup.hold(named, needed);
+        -- A statement of its own, so it sees what was committed while a lock was waited for. Above read committed it would
+        -- not; but a claim has updated the lock, and what can't be seen fails to serialize.
+        with added as (
+            insert into storage_cleanup.reference (source, object, job_id)
+            select distinct source, object, job_id
+            from unnest(named) as job
+            join storage_cleanup.mention on id = job and source = any (sources)
+            join storage_cleanup.holder on job_id = job
+            where not exists (select from storage_cleanup.reference as known
+                              where known.source = mention.source and known.object = holder.object and known.job_id = holder.job_id)
+            returning object
+        )
+        select array(select object from added) into through;
+        perform storage_cleanup.hold('{}', through);
+        if refuse then
+            perform storage_cleanup.refuse_if_claimed(named, needed || through);
+        end if;
+    end if;
+    if lost_jobs <> '{}' or lost <> '{}' then
+        perform storage_cleanup.let_go(lost_jobs, lost);
+    end if;
+end $$;
+
+-- Forgets what assets meant that are gone.
+create or replace function storage_cleanup.forget_assets(sources text[]) returns void
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+declare
+    jobs    uuid[];
+    objects bigint[];
+begin
+    with mentioned as (delete from storage_cleanup.mention where source = any (sources) returning id),
+         needed as (delete from storage_cleanup.reference where source = any (sources) returning object)
+    select array(select id from mentioned), array(select object from needed) into jobs, objects;
+    perform storage_cleanup.let_go(jobs, objects);
+end $$;
+
+-- The triggers of the assets' tables. For each statement, so that rows in bulk cost little; after it, so that no trigger of
+-- the application's can change what was read; without a list of columns, so that none can be given what this doesn't see.
+create or replace function storage_cleanup.assets_written() returns trigger
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+as $$
+declare
+    sources text[];
+    assets  jsonb[];
+    gone    text[];
+begin
+    if tg_op = 'INSERT' then
+        select array_agg(storage_cleanup.source(tg_relid, id::text)), array_agg(to_jsonb(asset)) into sources, assets from new_rows as asset;
+    else        -- never joined: a plan for one row would be kept for ten thousand
+        select array_agg(storage_cleanup.source(tg_relid, changed.id)), array_agg(changed.fields) into sources, assets
+        from (select id::text, to_jsonb(asset) as fields from new_rows as asset
+              except select id::text, to_jsonb(asset) from old_rows as asset) as changed;
+        select array_agg(storage_cleanup.source(tg_relid, former.id)) into gone
+        from (select id::text from old_rows except select id::text from new_rows) as former;
+    end if;
+    if gone is not null then
+        perform storage_cleanup.forget_assets(gone);
+    end if;
+    if sources is not null then
+        perform storage_cleanup.note_assets(sources, assets, tg_op = 'INSERT', true);
+    end if;
+    return null;
+end $$;
+
+create or replace function storage_cleanup.assets_gone() returns trigger
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+as $$
+begin
+    if tg_op = 'DELETE' then
+        perform storage_cleanup.forget_assets(array(select storage_cleanup.source(tg_relid, id::text) from old_rows));
+    else
+        perform storage_cleanup.forget_assets(array(
+            select source from storage_cleanup.mention where starts_with(source, tg_relid || ':')
+            union select source from storage_cleanup.reference where starts_with(source, tg_relid || ':')));
+    end if;
+    return null;
+end $$;
+
+-- The same for what replication or a restore applies: there, only triggers for each row fire.
+create or replace function storage_cleanup.asset_applied() returns trigger
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+as $$
+begin
+    if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then
+        perform storage_cleanup.forget_assets(array[storage_cleanup.source(tg_relid, old.id::text)]);
+    end if;
+    if tg_op <> 'DELETE' then
+        perform storage_cleanup.note_assets(array[storage_cleanup.source(tg_relid, new.id::text)], array[to_jsonb(new)],
+                                            tg_op = 'INSERT', true);
+    end if;
+    return null;
+end $$;
+
+-- Which of these jobs are saved? The only definition of it. What is noted, and beside it a look of its own into the assets.
 create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid
 language sql stable security definer set search_path = '' set enable_seqscan = off
 as $$
     select job from unnest(jobs) as job
-    where exists (select from public.user_assets where metadata ->> 'render_job_id' = job::text)
-    union
-    select named from public.user_assets, unnest(storage_cleanup.job_ids_in(metadata ->> 'render_job_id')) as named
-    where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id')
-      and storage_cleanup.job_ids_in(metadata ->> 'render_job_id') && jobs and named = any (jobs)
+    where exists (select from storage_cleanup.mention where id = job)
+       or exists (select from public.user_assets where metadata ->> 'render_job_id' = job::text)
 $$;
 
--- Which of these objects does an asset point at by a path of its own?
-create or replace function storage_cleanup.on_assets(keys text[]) returns setof text
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+-- Which of these objects ('bucket/name') does an asset need, by whatever it says?
+create or replace function storage_cleanup.needed_among(keys text[]) returns setof text
+language sql stable security definer set search_path = '' set enable_seqscan = off
 as $$
-declare
-    path_column text;
-begin
-    for path_column in select name from storage_cleanup.asset_path_column loop
-        return query execute format(
-            'select key from unnest($1) as key where exists (select from public.user_assets '
-            'where storage_cleanup.object_key(%1$I) in (key, substr(key, position(''/'' in key) + 1)))', path_column)
-        using keys;
-    end loop;
-end $$;
+    select key from unnest(keys) as key
+    where exists (select from storage_cleanup.reference
+                  where object in (storage_cleanup.hash(key), storage_cleanup.hash(storage_cleanup.bare(key))))
+$$;

@@ -128,15 +128,18 @@ end $$;
 
 -- Claims old, unsaved, completed jobs that never had a file. There is nothing to remove, so delete_rows may follow at once.
 create or replace function storage_cleanup.claim_fileless(
-    this_run uuid, jobs uuid[], max_age interval, dry_run boolean, plan uuid)
+    this_run uuid, jobs uuid[], max_age interval, dry_run boolean, plan uuid, grace interval default '0',
+    keep_dependents boolean default true)
 returns table (job_id uuid, outcome text, detail text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
-    locked  uuid[];
-    saved   uuid[];
-    going   uuid[];
+    taken     integer[];
+    locked    uuid[];
+    saved     uuid[];
+    dependent uuid[] := '{}';
+    going     uuid[];
 begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.assert_age(max_age);
@@ -144,11 +147,22 @@ begin
         raise exception 'claims are made at read committed, or the second look would see no more than the first';
     end if;
     perform storage_cleanup.beat(this_run);
-    locked := array(select id from public.render_jobs where id = any (jobs) order by id for update skip locked);
+    if dry_run then
+        locked := array(select id from public.render_jobs where id = any (jobs));
+    else
+        taken := storage_cleanup.take(storage_cleanup.slots(jobs, '{}'));
+        locked := array(select id from public.render_jobs
+                        where id in (select job from unnest(jobs) as job where storage_cleanup.slots(array[job], '{}') <@ taken)
+                        order by id for update skip locked);
+    end if;
     saved := array(select storage_cleanup.saved_among(locked));
+    if keep_dependents then
+        dependent := array(select storage_cleanup.dependent_among(locked));
+    end if;
     going := array(
         select id from public.render_jobs join storage_cleanup.candidate on candidate.job_id = id
-        where id = any (locked) and id <> all (saved) and status = 'completed'
+        where id = any (locked) and id <> all (saved || dependent) and status = 'completed'
+          and (unsaved_at is null or unsaved_at < now() - grace)
           and greatest(created_at, candidate.completed_at) < now() - max_age
           and not storage_cleanup.has_file(output_url)
           and not exists (select from storage_cleanup.deletion as ledger
@@ -177,6 +191,8 @@ begin
             when storage_cleanup.has_file(job.output_url) then 'job_changed'
             when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
                 then 'job_too_young'
+            when candidate.unsaved_at >= now() - grace then 'just_unsaved'
+            when job.id = any (dependent) then 'has_dependents'
             when plan is not null and planned.job_id is null then 'not_in_plan'
             else 'already_claimed' end as reason
         from unnest(jobs) as asked (id)

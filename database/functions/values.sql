@@ -1,13 +1,25 @@
 -- Reading values. These run inside the application's own statements, so they must never fail, whatever they get.
 
--- They use nothing outside pg_catalog, because they run with the rights of whoever writes the row.
-
+-- Decodes %20 … %7F, once; no object's name has other characters.
+create or replace function storage_cleanup.percent_decoded(path text) returns text
+language plpgsql immutable strict parallel safe
+as $$
+begin
+    if position('%' in path) = 0 then
+        return path;
+    end if;
+    return (
+        select string_agg(
+            case when piece[1] ~ '^%[2-7][0-9A-Fa-f]$' then chr(('x' || substr(piece[1], 2))::bit(8)::integer)
+                 else piece[1] end, '' order by place)
+        from regexp_matches(path, '%[2-7][0-9A-Fa-f]|[^%]+|%', 'g') with ordinality as pieces (piece, place));
+end $$;
 
 -- 'bucket/name' of a Storage URL of any shape and any host; of anything else, the text as a path. The parser refuses what is
 -- longer than 8192 bytes. Here, its beginning counts: it may still say which file an asset or a saved job needs, and however
 -- long the rest is, it isn't read.
 -- Looser than the package's parse_storage_url, and equal to it for every URL that the parser accepts: the parser decides
--- what may go, this one only what two values have in common. Decodes %20 … %7F once; no object's name has other characters.
+-- what may go, this one only what two values have in common.
 create or replace function storage_cleanup.object_key(url text) returns text
 language plpgsql immutable strict parallel safe
 as $$
@@ -43,20 +55,64 @@ begin
     else
         path := regexp_replace(path, '^/?(storage/v1/)?(((object|render/image)/(public|sign|authenticated)|object/info/(public|authenticated)|object/(info|upload/sign)|object|s3)/)?', '');
     end if;
-    if position('%' in path) > 0 then
-        path := (
-            select string_agg(
-                case when piece[1] ~ '^%[2-7][0-9A-Fa-f]$' then chr(('x' || substr(piece[1], 2))::bit(8)::integer)
-                     else piece[1] end, '' order by place)
-            from regexp_matches(path, '%[2-7][0-9A-Fa-f]|[^%]+|%', 'g') with ordinality as pieces (piece, place));
-    end if;
-    return path;
+    return storage_cleanup.percent_decoded(path);
 end $$;
 
--- Does this text name one job, in the spelling that PostgreSQL itself writes?
-create or replace function storage_cleanup.is_plain_job_id(reference text) returns boolean
+-- What an object is known by in locks, holders, references and claims. Two that share a hash protect each other.
+create or replace function storage_cleanup.hash(key text) returns bigint
 language sql immutable strict parallel safe
-return reference ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$';
+return hashtextextended(key, 0);
+
+-- The name of an object in whichever bucket: what an asset says that names no bucket.
+create or replace function storage_cleanup.bare(key text) returns text
+language sql immutable strict parallel safe
+return '*/' || substr(key, position('/' in key) + 1);
+
+-- Every object that a text may mean, as 'bucket/name', or as '*/name' where it names no bucket: a URL of any shape and any
+-- host, with or without a query; a path; a name. Whatever one of them means stays, so in doubt there are more of them.
+-- A usual URL means one. A text without a slash and without an extension means none, nor does one that has a character
+-- which no object's name may have.
+create or replace function storage_cleanup.readings(value text) returns text[]
+language plpgsql immutable strict parallel safe
+as $$
+declare
+    found text[] := '{}';
+    ends  text[];
+    path  text;
+    shape text;
+begin
+    if position('/' in value) = 0 and position('.' in value) = 0 then
+        return found;
+    end if;
+    if octet_length(value) > 8192 then
+        value := substr(value, 1, 8192);
+    elsif value ~ '^https?://[^/?#@[:space:]]+/storage/v1/(object|render/image)/(public|sign|authenticated)/[^/?#%[:space:]]+/[^?#%[:space:]]+([?]token=[A-Za-z0-9._-]+)?$'
+       or value ~ '^(/storage/v1)?/object/sign/[^/?#%[:space:]]+/[^?#%[:space:]]+[?]token=[A-Za-z0-9._-]+$' then
+        return array[storage_cleanup.object_key(value)];
+    end if;
+    -- Where it may begin and end …
+    ends := array[value, btrim(value, E' \t\n\r\f\x0B')];
+    ends := ends || array[split_part(ends[1], '#', 1), split_part(ends[2], '#', 1)];
+    ends := ends || array(select left(each, strpos(each, '?') - 1) from unnest(ends) as each where strpos(each, '?') > 0)
+                 || array(select left(each, length(each) - strpos(reverse(each), '?')) from unnest(ends) as each where strpos(each, '?') > 0);
+    foreach path in array array(select distinct each from unnest(ends) as each) loop
+        -- … and what of it may be the address, before the object's own path.
+        path := regexp_replace(path, '^([a-zA-Z][a-zA-Z0-9+.-]*:)?//[^/]*/?', '');
+        for i in 1 .. 4 loop
+            found := found || path;
+            shape := case i when 1 then '^/' when 2 then '^storage/v1/'
+                else '^((object|render/image)/(public|sign|authenticated)|object/info/(public|authenticated)|object/(info|upload/sign)|object|s3)/' end;
+            path := regexp_replace(path, shape, '');
+        end loop;
+    end loop;
+    return array(
+        select distinct meant
+        from unnest(found) as raw
+        cross join lateral (select raw as one union select storage_cleanup.percent_decoded(raw)) as spelt
+        cross join lateral (values (case when one ~ '^[^/]+/.' then one end), ('*/' || one)) as meaning (meant)
+        where meant is not null and length(one) <= 1200
+          and one ~ '^[A-Za-z0-9_/!.*''()&$@=;:+,? -]+$' and one ~ '/|[.][A-Za-z0-9]+$');
+end $$;
 
 -- Every UUID in a text, however it is spelt: other casing, braces, no hyphens, in an array, nested.
 create or replace function storage_cleanup.job_ids_in(reference text) returns uuid[]

@@ -37,6 +37,8 @@ create table if not exists storage_cleanup.deletion (
                     check (state in ('claimed', 'file_deleted', 'done', 'released')),
     bucket_id       text,
     object_name     text,
+    object          bigint,               -- the object's hash: storage_cleanup.hash('bucket/name')
+    bare            bigint,               -- the hash of its name in whichever bucket
     bytes           bigint not null default 0,
     attempts        integer not null default 0,
     last_error      text,
@@ -50,9 +52,9 @@ create table if not exists storage_cleanup.deletion (
 -- the entries of what is finished, which bitmap scans would read again and again until the next vacuum.
 create index if not exists deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');
--- The history, too: a new job may be given the URL of a file that has gone.
-create index if not exists deletion_object on storage_cleanup.deletion ((bucket_id || '/' || object_name))
-    where state in ('claimed', 'file_deleted', 'done');
+-- The history, too: an asset may name a file that has gone.
+create index if not exists deletion_object on storage_cleanup.deletion (object) where state in ('claimed', 'file_deleted', 'done');
+create index if not exists deletion_bare on storage_cleanup.deletion (bare) where state in ('claimed', 'file_deleted');
 create index if not exists deletion_finished on storage_cleanup.deletion (updated_at)
     where state in ('done', 'released');
 
@@ -62,7 +64,8 @@ create table if not exists storage_cleanup.candidate (
     since         timestamptz not null,   -- it is looked at when this is old enough: completed_at, or later
     completed_at  timestamptz not null,   -- its age counts from here: when the trigger saw it complete with this URL
     has_file      boolean not null,
-    reason        text                    -- why it was kept when it was last looked at
+    reason        text,                   -- why it was kept when it was last looked at
+    unsaved_at    timestamptz             -- when an asset that had kept it was last seen to let it go
 );
 create index if not exists candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
 
@@ -74,12 +77,51 @@ create table if not exists storage_cleanup.plan_job (
     primary key (run_id, job_id)
 );
 
--- When the candidates were last compared with everything: one row.
-create table if not exists storage_cleanup.reconciliation (
-    singleton  boolean primary key default true check (singleton),
-    last_at    timestamptz not null default now()
+-- The locks. An object, or a job, is held through the row that its hash names: a fixed number of rows, so that a save puts
+-- nothing in place that another save could wait for. Half empty, so that a claim's updates stay on their page.
+create table if not exists storage_cleanup.lock (
+    slot  integer primary key,
+    n     bigint not null default 0
+) with (fillfactor = 50);
+insert into storage_cleanup.lock (slot) select generate_series(0, 8191) on conflict do nothing;
+
+-- Which objects the URL of a job means, under every reading that it allows. Kept here and not in an index on the
+-- application's table, so that updates of that table stay cheap.
+create table if not exists storage_cleanup.holder (
+    job_id  uuid not null,
+    object  bigint not null
 );
-insert into storage_cleanup.reconciliation default values on conflict do nothing;
+create index if not exists holder_job on storage_cleanup.holder (job_id);
+create index if not exists holder_object on storage_cleanup.holder (object);
+
+-- Every UUID in an asset, whether or not a job has that id yet: any of them may name a job. No unique key, here or in the
+-- next table: an asset's trigger and a job's could wait for each other at it.
+create table if not exists storage_cleanup.mention (
+    source   text not null,               -- the row that says so: table and id
+    id       uuid not null,
+    is_save  boolean not null             -- in the place where saves are documented to be: metadata ->> 'render_job_id'
+);
+create index if not exists mention_source on storage_cleanup.mention (source);
+create index if not exists mention_id on storage_cleanup.mention (id);
+create index if not exists mention_save on storage_cleanup.mention (is_save) where is_save;
+
+-- Which objects an asset needs: those of the jobs that it names, as their URLs were at that moment and at each change since,
+-- and those that its own texts may mean. It outlives the job.
+create table if not exists storage_cleanup.reference (
+    source  text not null,
+    object  bigint not null,
+    job_id  uuid                          -- the job through which; NULL: the asset says so itself
+);
+create index if not exists reference_source on storage_cleanup.reference (source);
+create index if not exists reference_object on storage_cleanup.reference (object);
+
+-- When everything was last compared, and what the triggers and tables were like then: one row.
+create table if not exists storage_cleanup.comparison (
+    singleton    boolean primary key default true check (singleton),
+    last_at      timestamptz,
+    fingerprint  text
+);
+insert into storage_cleanup.comparison default values on conflict do nothing;
 
 -- What lay in Storage, a row a day and bucket: the trend that reports draw.
 create table if not exists storage_cleanup.usage (
@@ -89,9 +131,4 @@ create table if not exists storage_cleanup.usage (
     bytes      bigint not null,
     taken_at   timestamptz not null default clock_timestamp(),
     primary key (day, bucket_id)
-);
-
--- Columns of user_assets that hold a path or URL of their own; found below, and indexed.
-create table if not exists storage_cleanup.asset_path_column (
-    name  text primary key
 );

@@ -47,8 +47,8 @@ SHORTEST_TO_CONNECT_SECONDS: Final = 1.5
 """With less, nobody tries: psycopg takes two seconds at least to find out that nothing answers."""
 SHORTEST_QUESTION_SECONDS: Final = 0.5
 """With less, nobody asks: the statement would only be cancelled."""
-SHORTEST_RECONCILIATION: Final = timedelta(seconds=10)
-LONGEST_RECONCILIATION: Final = timedelta(minutes=5)
+SHORTEST_COMPARISON: Final = timedelta(seconds=10)
+LONGEST_COMPARISON: Final = timedelta(minutes=5)
 """The daily comparison reads both tables, so it may take longer than other statements."""
 
 # What a cycle takes at a time.

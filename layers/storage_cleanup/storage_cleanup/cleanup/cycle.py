@@ -21,10 +21,10 @@ from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import RequestError, StorageCleanupError
 from storage_cleanup.limits import (
     KEEP_HISTORY,
-    LONGEST_RECONCILIATION,
+    LONGEST_COMPARISON,
     MOST_REQUESTS,
     PAGE_SIZE,
-    SHORTEST_RECONCILIATION,
+    SHORTEST_COMPARISON,
 )
 from storage_cleanup.model.account import PhaseResult, RunResult
 from storage_cleanup.model.reasons import Reason
@@ -249,8 +249,8 @@ def _keep_house(cycle: _Cycle, keep_history: timedelta) -> None:
     if cycle.options.dry_run or cycle.watch.stop_reason():
         return
     cycle.database.prune(keep_history)
-    timeout = min(LONGEST_RECONCILIATION, timedelta(seconds=cycle.watch.remaining_seconds / 2))
-    if timeout >= SHORTEST_RECONCILIATION and (drift := cycle.database.reconcile_if_due(timeout)):
+    timeout = min(LONGEST_COMPARISON, timedelta(seconds=cycle.watch.remaining_seconds / 2))
+    if timeout >= SHORTEST_COMPARISON and (drift := cycle.database.compare_if_due(timeout)):
         _log.warning("%d orphans had been missed by the triggers; they go when they are old enough from now on", drift)
 
 

@@ -208,9 +208,12 @@ class Database(Adapter):
         """Count what is left for the next run."""
         return self._rows(Backlog, "backlog", this_run=run, max_age=max_age)[0]
 
-    def reconcile_if_due(self, timeout: timedelta) -> int | None:
-        """Once a day, find candidates that the triggers missed; returns how many, or None when it isn't time yet."""
-        return self._value(Value[int | None], "reconcile_if_due", timeout=timeout)
+    def compare_if_due(self, timeout: timedelta) -> int | None:
+        """Compare what is noted with everything, once a day and whenever the triggers or the tables have changed.
+
+        Returns how many jobs the triggers had missed, or None when it isn't time.
+        """
+        return self._value(Value[int | None], "compare_if_due", timeout=timeout)
 
     def prune(self, keep: timedelta) -> None:
         """Forget finished ledger rows and runs that are older than ``keep``."""
