@@ -107,6 +107,7 @@ create table if not exists storage_cleanup.candidate (
     unsaved_at    timestamptz             -- when an asset that had kept it was last seen to let it go
 );
 create index if not exists candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
+create index if not exists candidate_unsaved on storage_cleanup.candidate (unsaved_at) where unsaved_at is not null;
 
 -- What a dry run found: an override may delete these jobs and no others.
 create table if not exists storage_cleanup.plan_job (
@@ -429,7 +430,7 @@ begin
         if exists (select from storage_cleanup.deletion where state in ('claimed', 'file_deleted') and object = any (taken)) then
             perform storage_cleanup.refuse_if_claimed('{}', array(
                 select object from storage_cleanup.holder
-                where job_id in (select storage_cleanup.saved_among(movers)) and object = any (taken)));
+                where job_id in (select storage_cleanup.saved_among(movers)) and object = any (taken)), '{}');
         end if;
     end if;
 
@@ -538,8 +539,8 @@ begin atomic
     where text #>> '{}' ~ '[/.]' limit 1001;
 end;
 
--- Refuses what names a job, or an object, that is being removed; and a job whose file has gone.
-create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[]) returns void
+-- Refuses what names a job, or an object, that is being removed; and a job whose own file (`files`) has gone.
+create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[], files bigint[]) returns void
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
@@ -558,7 +559,12 @@ begin
               where state in ('claimed', 'file_deleted') and object = any (objects)
               union all
               select job_id from storage_cleanup.deletion
-              where state in ('claimed', 'file_deleted') and bare = any (objects)) as claimed
+              where state in ('claimed', 'file_deleted') and bare = any (objects)
+              union all
+              select job_id from storage_cleanup.deletion
+              where state = 'done' and object = any (files)
+                and not exists (select from storage.objects as stored
+                                where stored.bucket_id = deletion.bucket_id and stored.name = deletion.object_name)) as claimed
         limit 1;
     end if;
     if taken is not null then
@@ -687,7 +693,7 @@ begin
         select array(select object from added) into through;
         perform storage_cleanup.hold('{}', through);
         if refuse then
-            perform storage_cleanup.refuse_if_claimed(named, needed || through);
+            perform storage_cleanup.refuse_if_claimed(named, needed || through, through);
         end if;
     end if;
     if lost_jobs <> '{}' or lost <> '{}' then
@@ -1176,16 +1182,18 @@ $$;
 
 -- How many orphans past the age wait, and how many claims are unfinished. Candidates that have been saved meanwhile are
 -- left out as far as the first 2000 go: of a long backlog, the number is an upper bound.
-create or replace function storage_cleanup.remaining(max_age interval) returns bigint
+create or replace function storage_cleanup.remaining(max_age interval, grace interval) returns bigint
 language sql stable security definer set search_path = ''
 as $$
     with waiting as (
         select (select count(*) from storage_cleanup.candidate where has_file and since < now() - max_age)
-             + (select count(*) from storage_cleanup.candidate where not has_file and since < now() - max_age) as count
+             + (select count(*) from storage_cleanup.candidate where not has_file and since < now() - max_age)
+             - (select count(*) from storage_cleanup.candidate where unsaved_at >= now() - grace and since < now() - max_age) as count
     ),
     saved as (
         select count(*) from storage_cleanup.saved_among(array(
-            select job_id from storage_cleanup.candidate where since < now() - max_age limit 2000))
+            select job_id from storage_cleanup.candidate
+            where since < now() - max_age and (unsaved_at is null or unsaved_at < now() - grace) limit 2000))
     )
     select waiting.count - saved.count
          + (select claims from storage_cleanup.unfinished())
@@ -1194,11 +1202,11 @@ $$;
 
 -- What a run leaves for the next: orphans past the age with unfinished claims, the claims that keep failing, and what this
 -- run had to leave to others or to later.
-create or replace function storage_cleanup.backlog(this_run uuid, max_age interval)
+create or replace function storage_cleanup.backlog(this_run uuid, max_age interval, grace interval)
 returns table (remaining bigint, stuck bigint, left_alone jsonb)
 language sql stable security definer set search_path = ''
 as $$
-    select storage_cleanup.remaining(max_age), (select stuck from storage_cleanup.unfinished()),
+    select storage_cleanup.remaining(max_age, grace), (select stuck from storage_cleanup.unfinished()),
            coalesce((select jsonb_agg(jsonb_build_array(phase, reason, found)) from storage_cleanup.left_alone(this_run)), '[]')
 $$;
 
@@ -1296,6 +1304,11 @@ begin
                  and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
                       or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
+            when exists (
+                select from unnest(storage_cleanup.readings(job.output_url)) as other
+                join storage.objects as meant
+                    on meant.bucket_id = split_part(other, '/', 1) and meant.name = substr(other, position('/' in other) + 1)
+                where other <> object.key) then 'ambiguous_url'
             -- One that is no candidate hasn't been seen to complete: it waits until it is found (compare).
             when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
                 then 'job_too_young'
@@ -1837,12 +1850,13 @@ $$;
 
 -- Orphans that a cycle should have taken by now, by the day of their render: candidates that nobody saved, and claims
 -- that nobody finished. What a cycle has looked at and kept is no candidate of this age, for it comes back in an hour.
-create or replace function storage_cleanup.orphans(max_age interval, grace interval) returns table (day date, orphans bigint)
+create or replace function storage_cleanup.orphans(max_age interval, grace interval, unsaved_grace interval)
+returns table (day date, orphans bigint)
 language sql stable security definer set search_path = ''
 as $$
     with waiting as (
         select job_id from storage_cleanup.candidate
-        where since < now() - max_age - grace
+        where since < now() - max_age - grace and (unsaved_at is null or unsaved_at < now() - unsaved_grace - grace)
           and not exists (select from storage_cleanup.mention where id = candidate.job_id)
         union
         select job_id from storage_cleanup.deletion

@@ -30,8 +30,8 @@ def age_jobs(connection: psycopg.Connection[Any], jobs: Collection[UUID], age: t
             "update public.render_jobs set created_at = now() - %s where id = any(%s)", (age, list(jobs))
         )
         connection.execute(
-            "update storage_cleanup.candidate set since = now() - %(age)s, completed_at = now() - %(age)s "
-            "where job_id = any(%(jobs)s)",
+            "update storage_cleanup.candidate set since = now() - %(age)s, completed_at = now() - %(age)s, "
+            "unsaved_at = unsaved_at - %(age)s where job_id = any(%(jobs)s)",
             {"age": age, "jobs": list(jobs)},
         )
 
@@ -72,6 +72,7 @@ class Application:
     def __init__(self, database: Database, origin: str, key: str) -> None:
         self._database = database
         self._origin = origin
+        self.user = uuid4()
         self._http = httpx.Client(timeout=30)
         self._storage: Client = create_client(origin, key, ClientOptions(httpx_client=self._http))
         self._owner = database.connect()
@@ -90,17 +91,18 @@ class Application:
         self,
         *,
         name: str | None = None,
+        user: UUID | None = None,
         bucket: str = "images",
         link: Link = Link.SIGNED,
         age: timedelta = TWO_HOURS,
         status: str = "completed",
         content: bytes | None = None,
     ) -> Render:
-        """Render an output: a job, its file, and the URL under which the application shows it."""
-        user = uuid4()
+        """Render an output: a job, its file, and the URL under which the application shows it; for one user, or this."""
+        user = user or self.user
         name = name or f"{user}/scene_{int(datetime.now(UTC).timestamp() * 1000)}_{uuid4()}.png"
         content = content if content is not None else f"pixels of {name}".encode()
-        self.upload(bucket, name, content, age=age)
+        self.upload(bucket, name, content, age=age, user=user)
         job = self.add_job(user=user, output_url=self.link(bucket, name, link), age=age, status=status)
         return Render(job, user, bucket, name, content)
 
@@ -116,7 +118,7 @@ class Application:
         with self._owner.transaction():
             row = self._owner.execute(
                 "insert into render_jobs (user_id, status, output_url) values (%s, %s, %s) returning id",
-                (user or uuid4(), status, output_url),
+                (user or self.user, status, output_url),
             ).fetchone()
             assert row
             job = UUID(str(row[0]))
@@ -127,9 +129,16 @@ class Application:
         """Pretend that jobs completed so long ago."""
         age_jobs(self._owner, jobs, age)
 
-    def upload(self, bucket: str, name: str, content: bytes, *, age: timedelta = timedelta(0)) -> None:
-        """Upload a file, and make it look as old as it should be."""
+    def upload(
+        self, bucket: str, name: str, content: bytes, *, age: timedelta = timedelta(0), user: UUID | None = None
+    ) -> None:
+        """Upload a file as a user, and make it look as old as it should be."""
         self._put(bucket, name, content)
+        with self._clock_maker() as superuser:
+            superuser.execute(
+                "update storage.objects set owner_id = %s where bucket_id = %s and name = %s",
+                (str(user or self.user), bucket, name),
+            )
         self.age_file(bucket, name, age)
 
     def age_file(self, bucket: str, name: str, age: timedelta) -> None:

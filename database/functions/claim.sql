@@ -64,6 +64,11 @@ begin
                  and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
                       or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
+            when exists (
+                select from unnest(storage_cleanup.readings(job.output_url)) as other
+                join storage.objects as meant
+                    on meant.bucket_id = split_part(other, '/', 1) and meant.name = substr(other, position('/' in other) + 1)
+                where other <> object.key) then 'ambiguous_url'
             -- One that is no candidate hasn't been seen to complete: it waits until it is found (compare).
             when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
                 then 'job_too_young'

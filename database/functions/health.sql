@@ -28,12 +28,13 @@ $$;
 
 -- Orphans that a cycle should have taken by now, by the day of their render: candidates that nobody saved, and claims
 -- that nobody finished. What a cycle has looked at and kept is no candidate of this age, for it comes back in an hour.
-create or replace function storage_cleanup.orphans(max_age interval, grace interval) returns table (day date, orphans bigint)
+create or replace function storage_cleanup.orphans(max_age interval, grace interval, unsaved_grace interval)
+returns table (day date, orphans bigint)
 language sql stable security definer set search_path = ''
 as $$
     with waiting as (
         select job_id from storage_cleanup.candidate
-        where since < now() - max_age - grace
+        where since < now() - max_age - grace and (unsaved_at is null or unsaved_at < now() - unsaved_grace - grace)
           and not exists (select from storage_cleanup.mention where id = candidate.job_id)
         union
         select job_id from storage_cleanup.deletion

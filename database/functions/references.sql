@@ -16,8 +16,8 @@ begin atomic
     where text #>> '{}' ~ '[/.]' limit 1001;
 end;
 
--- Refuses what names a job, or an object, that is being removed; and a job whose file has gone.
-create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[]) returns void
+-- Refuses what names a job, or an object, that is being removed; and a job whose own file (`files`) has gone.
+create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[], files bigint[]) returns void
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
@@ -36,7 +36,12 @@ begin
               where state in ('claimed', 'file_deleted') and object = any (objects)
               union all
               select job_id from storage_cleanup.deletion
-              where state in ('claimed', 'file_deleted') and bare = any (objects)) as claimed
+              where state in ('claimed', 'file_deleted') and bare = any (objects)
+              union all
+              select job_id from storage_cleanup.deletion
+              where state = 'done' and object = any (files)
+                and not exists (select from storage.objects as stored
+                                where stored.bucket_id = deletion.bucket_id and stored.name = deletion.object_name)) as claimed
         limit 1;
     end if;
     if taken is not null then
@@ -165,7 +170,7 @@ begin
         select array(select object from added) into through;
         perform storage_cleanup.hold('{}', through);
         if refuse then
-            perform storage_cleanup.refuse_if_claimed(named, needed || through);
+            perform storage_cleanup.refuse_if_claimed(named, needed || through, through);
         end if;
     end if;
     if lost_jobs <> '{}' or lost <> '{}' then

@@ -60,7 +60,7 @@ begin
         if exists (select from storage_cleanup.deletion where state in ('claimed', 'file_deleted') and object = any (taken)) then
             perform storage_cleanup.refuse_if_claimed('{}', array(
                 select object from storage_cleanup.holder
-                where job_id in (select storage_cleanup.saved_among(movers)) and object = any (taken)));
+                where job_id in (select storage_cleanup.saved_among(movers)) and object = any (taken)), '{}');
         end if;
     end if;
 

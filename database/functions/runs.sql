@@ -78,16 +78,18 @@ $$;
 
 -- How many orphans past the age wait, and how many claims are unfinished. Candidates that have been saved meanwhile are
 -- left out as far as the first 2000 go: of a long backlog, the number is an upper bound.
-create or replace function storage_cleanup.remaining(max_age interval) returns bigint
+create or replace function storage_cleanup.remaining(max_age interval, grace interval) returns bigint
 language sql stable security definer set search_path = ''
 as $$
     with waiting as (
         select (select count(*) from storage_cleanup.candidate where has_file and since < now() - max_age)
-             + (select count(*) from storage_cleanup.candidate where not has_file and since < now() - max_age) as count
+             + (select count(*) from storage_cleanup.candidate where not has_file and since < now() - max_age)
+             - (select count(*) from storage_cleanup.candidate where unsaved_at >= now() - grace and since < now() - max_age) as count
     ),
     saved as (
         select count(*) from storage_cleanup.saved_among(array(
-            select job_id from storage_cleanup.candidate where since < now() - max_age limit 2000))
+            select job_id from storage_cleanup.candidate
+            where since < now() - max_age and (unsaved_at is null or unsaved_at < now() - grace) limit 2000))
     )
     select waiting.count - saved.count
          + (select claims from storage_cleanup.unfinished())
@@ -96,11 +98,11 @@ $$;
 
 -- What a run leaves for the next: orphans past the age with unfinished claims, the claims that keep failing, and what this
 -- run had to leave to others or to later.
-create or replace function storage_cleanup.backlog(this_run uuid, max_age interval)
+create or replace function storage_cleanup.backlog(this_run uuid, max_age interval, grace interval)
 returns table (remaining bigint, stuck bigint, left_alone jsonb)
 language sql stable security definer set search_path = ''
 as $$
-    select storage_cleanup.remaining(max_age), (select stuck from storage_cleanup.unfinished()),
+    select storage_cleanup.remaining(max_age, grace), (select stuck from storage_cleanup.unfinished()),
            coalesce((select jsonb_agg(jsonb_build_array(phase, reason, found)) from storage_cleanup.left_alone(this_run)), '[]')
 $$;
 

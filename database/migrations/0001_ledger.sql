@@ -68,6 +68,7 @@ create table if not exists storage_cleanup.candidate (
     unsaved_at    timestamptz             -- when an asset that had kept it was last seen to let it go
 );
 create index if not exists candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
+create index if not exists candidate_unsaved on storage_cleanup.candidate (unsaved_at) where unsaved_at is not null;
 
 -- What a dry run found: an override may delete these jobs and no others.
 create table if not exists storage_cleanup.plan_job (

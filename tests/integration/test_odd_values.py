@@ -152,6 +152,7 @@ def test_no_url_over_8_kb_leaves_the_database(application: Application, worker: 
                 uuid4(),
                 with_file=True,
                 max_age=timedelta(hours=1),
+                grace=timedelta(0),
                 after=FIRST_PAGE,
                 size=9,
                 own_share=False,

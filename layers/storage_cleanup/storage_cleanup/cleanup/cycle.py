@@ -111,8 +111,18 @@ class _Cycle:
     def order(self, budget: int, *, heeds_breaker: bool = False) -> Order:
         """Return what a phase may do with this budget."""
         stop = self._stop_reason if heeds_breaker else self.watch.stop_reason
-        options = self.options
-        return Order(self.run, options.max_age, budget, self.page_size, options.dry_run, options.plan, stop)
+        return Order(
+            run=self.run,
+            max_age=self.options.max_age,
+            budget=budget,
+            page_size=self.page_size,
+            dry_run=self.options.dry_run,
+            plan=self.options.plan,
+            stop=stop,
+            grace=timedelta(minutes=self.settings.active.unsaved_grace_minutes),
+            owners_only=self.settings.owners_only,
+            keep_dependents=self.settings.keep_dependents,
+        )
 
     def result(self, status: Status, phases: _Phases, *, message: str | None, given_back: int) -> RunResult:
         """Return the answer, as far as it is known before the run is recorded."""
@@ -225,7 +235,9 @@ def _leave_rows(jobs: Sequence[UUID]) -> None:
 def _record(cycle: _Cycle, result: RunResult, keep_history: timedelta) -> RunResult:
     """Record the answer, with what the run leaves. A run that can't be recorded has failed, whatever it did."""
     try:
-        backlog = cycle.database.backlog(cycle.run, cycle.options.max_age)
+        backlog = cycle.database.backlog(
+            cycle.run, cycle.options.max_age, timedelta(minutes=cycle.settings.active.unsaved_grace_minutes)
+        )
         for phase, reason, count in backlog.left_alone:
             if account := result.phases.get(Phase(phase)):
                 account.kept[reason] += count

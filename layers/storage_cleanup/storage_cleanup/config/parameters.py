@@ -62,6 +62,11 @@ def age_parameter(profile: Profile) -> str:
     return f"{profile}/max-age-minutes"
 
 
+def grace_parameter(profile: Profile) -> str:
+    """Return the name of the parameter with the profile's time between an un-save and a deletion."""
+    return f"{profile}/unsaved-grace-minutes"
+
+
 def _interval(profile: Profile, default: str) -> Parameter:
     meaning = f"Minutes between two cycles under the profile {profile}, 1 to {MAX_INTERVAL_MINUTES}."
     return _number(interval_parameter(profile), default, meaning, 1, MAX_INTERVAL_MINUTES)
@@ -70,6 +75,11 @@ def _interval(profile: Profile, default: str) -> Parameter:
 def _age(profile: Profile, default: str) -> Parameter:
     meaning = f"Minutes after which an unsaved output goes under the profile {profile}, 1 to {MAX_AGE_MINUTES}."
     return _number(age_parameter(profile), default, meaning, 1, MAX_AGE_MINUTES)
+
+
+def _grace(profile: Profile, default: str) -> Parameter:
+    meaning = f"Minutes that an output stays after it was un-saved under the profile {profile}, 0 to {MAX_AGE_MINUTES}."
+    return _number(grace_parameter(profile), default, meaning, 0, MAX_AGE_MINUTES)
 
 
 def _number(name: str, default: str, meaning: str, low: int, high: int) -> Parameter:
@@ -91,8 +101,10 @@ _TABLE = (
     ),
     _interval(Profile.TESTING, "3"),
     _age(Profile.TESTING, "3"),
+    _grace(Profile.TESTING, "3"),
     _interval(Profile.PRODUCTION, "60"),
     _age(Profile.PRODUCTION, "60"),
+    _grace(Profile.PRODUCTION, "1440"),
     _switch("enabled", "true", "Kill switch; anything but true stops a running cycle within ten seconds."),
     _switch("dry-run", "false", "true - plan and report, delete nothing."),
     *(_switch(phase_parameter(phase), "true", f"Switches the phase {phase}.") for phase in Phase),
@@ -102,6 +114,20 @@ _TABLE = (
         "Buckets, separated by commas; nothing outside them is ever deleted.",
         "names of buckets, separated by commas",
         values.list_of(values.check_bucket),
+    ),
+    Parameter(
+        "ownership",
+        "required",
+        "required - a job's file goes only if it is its own user's; off - whoever it belongs to.",
+        "required or off",
+        values.one_of("required", "off"),
+    ),
+    Parameter(
+        "dependents",
+        "keep",
+        "keep - a job that rows of other tables refer to stays, with its file; delete - it goes, if they let it.",
+        "keep or delete",
+        values.one_of("keep", "delete"),
     ),
     Parameter(
         "temp/directories",

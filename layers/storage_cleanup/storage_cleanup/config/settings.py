@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from storage_cleanup.config.credentials import key_faults, project_faults
-from storage_cleanup.config.parameters import PARAMETERS, age_parameter, interval_parameter, phase_parameter
+from storage_cleanup.config.parameters import (
+    PARAMETERS,
+    age_parameter,
+    grace_parameter,
+    interval_parameter,
+    phase_parameter,
+)
 from storage_cleanup.errors import ConfigurationError
 from storage_cleanup.events.wording import unknown_names
 from storage_cleanup.model.vocabulary import Phase, Profile
@@ -30,10 +36,11 @@ class Secret:
 
 @dataclass(frozen=True)
 class ProfileSettings:
-    """How often a cycle runs, and how old a thing must be to go; both in minutes."""
+    """How often a cycle runs, how old a thing must be to go, and how long it stays after an un-save; in minutes."""
 
     interval_minutes: int
     max_age_minutes: int
+    unsaved_grace_minutes: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,10 @@ class Settings:
         The phases that are switched on.
     buckets
         Nothing outside these buckets is ever deleted.
+    owners_only
+        Whether a job's file goes only if it is its own user's.
+    keep_dependents
+        Whether a job stays that rows of other tables refer to.
     max_deletions_per_run
         Most things that one cycle may delete.
     max_saved_drop_percent, max_failure_percent
@@ -63,6 +74,8 @@ class Settings:
     dry_run: bool
     phases: frozenset[Phase]
     buckets: tuple[str, ...]
+    owners_only: bool
+    keep_dependents: bool
     temp_directories: tuple[Path, ...]
     temp_prefixes: tuple[str, ...]
     max_deletions_per_run: int
@@ -109,6 +122,8 @@ class Settings:
             dry_run=values["dry-run"],
             phases=frozenset(phase for phase in Phase if values[phase_parameter(phase)]),
             buckets=values["buckets"],
+            owners_only=values["ownership"] == "required",
+            keep_dependents=values["dependents"] == "keep",
             temp_directories=tuple(map(Path, values["temp/directories"])),
             temp_prefixes=values["temp/prefixes"],
             max_deletions_per_run=values["limits/max-deletions-per-run"],
@@ -134,5 +149,7 @@ def _read(tree: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
 
 def _profile_settings(values: Mapping[str, Any], profile: Profile) -> ProfileSettings:
     return ProfileSettings(
-        interval_minutes=values[interval_parameter(profile)], max_age_minutes=values[age_parameter(profile)]
+        interval_minutes=values[interval_parameter(profile)],
+        max_age_minutes=values[age_parameter(profile)],
+        unsaved_grace_minutes=values[grace_parameter(profile)],
     )

@@ -34,6 +34,17 @@ def boolean(value: str) -> bool:
     return value.lower() == "true"
 
 
+def one_of(*words: str) -> Callable[[str], str]:
+    """Return a reader of one of these words."""
+
+    def read(value: str) -> str:
+        if value not in words:
+            raise ValueError("no such choice")
+        return value
+
+    return read
+
+
 def whole_number(low: int, high: int) -> Callable[[str], int]:
     """Return a reader of whole numbers from ``low`` to ``high``."""
 

@@ -133,11 +133,11 @@ CHECKS = (
         critical="Cycles delete nothing until this is repaired: {value:; }.",
     ),
     Check(
-        "triggers",
-        lambda sources: found.listed(sources.ask(Observer.triggers_off), _WARNING),
+        "comparison",
+        found.changed,
         [],
-        ok="The triggers that find new orphans are on.",
-        warning=f"{{value}} missing or off, so orphans are found once a day only: {_INSTALL}.",
+        ok="Triggers and tables are what they were when everything was last compared.",
+        warning="Cycles compare everything before they go on: {value:; }.",
     ),
     Check(
         "indexes",

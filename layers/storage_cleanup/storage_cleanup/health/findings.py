@@ -91,9 +91,16 @@ def database(sources: Sources) -> Found:
 
 
 def distrust(sources: Sources) -> Found:
-    """Return why nothing may be deleted, but for the index, which has a check of its own."""
+    """Return why nothing may be deleted, but for what has a check of its own."""
     reasons = sources.ask(Observer.distrust)
-    return listed([reason.sentence for reason in reasons if reason.code != "index"], Status.CRITICAL)
+    own = {"index", "changed"}
+    return listed([reason.sentence for reason in reasons if reason.code not in own], Status.CRITICAL)
+
+
+def changed(sources: Sources) -> Found:
+    """Return what has to be compared before a cycle goes on."""
+    reasons = sources.ask(Observer.distrust)
+    return listed([reason.sentence for reason in reasons if reason.code == "changed"], Status.WARNING)
 
 
 def last_cycle(sources: Sources) -> Found:

@@ -64,7 +64,8 @@ class Sources:
 
     def orphans(self) -> list[OrphansOfDay]:
         """Return the orphans that cycles should have taken by now."""
-        return self.ask(Observer.orphans, self._max_age, self._grace)
+        unsaved_grace = timedelta(minutes=self.settings.active.unsaved_grace_minutes)
+        return self.ask(Observer.orphans, self._max_age, self._grace, unsaved_grace)
 
     def integrity(self, name: str) -> Finding:
         """Return one of the findings of comparing assets, jobs and objects; an empty one where there is nothing."""

@@ -58,6 +58,12 @@ class Reason(StrEnum):
     )
     DOT_SEGMENT = "dot_segment", Kind.KEPT, "the object's name has a segment that is . or .."
     TWO_QUERIES = "two_queries", Kind.KEPT, "it has several question marks, and the name may end at any of them"
+    UNKNOWN_QUERY = (
+        "unknown_query",
+        Kind.KEPT,
+        "it has a question mark with something behind it that isn't Storage's and may belong to the object's name",
+    )
+    AMBIGUOUS_URL = "ambiguous_url", Kind.KEPT, "its URL may mean another object as well, and that one exists"
     TRAILING_SPACE = (
         "trailing_space",
         Kind.KEPT,
@@ -67,7 +73,12 @@ class Reason(StrEnum):
     # Kept because somebody needs it, or may soon.
     SAVED = "saved", Kind.KEPT, "somebody saved it"
     SHARED_WITH_KEPT_JOB = "shared_with_kept_job", Kind.KEPT, "another job, which is kept, points at the same file"
-    ASSET_POINTS_AT_FILE = "asset_points_at_file", Kind.KEPT, "an asset points at the file by a path of its own"
+    SHARED_BY_MANY = "shared_by_many", Kind.KEPT, "more than a thousand jobs point at the same file: a placeholder"
+    ASSET_POINTS_AT_FILE = "asset_points_at_file", Kind.KEPT, "an asset points at the file"
+    ASSET_UNREAD = "asset_unread", Kind.KEPT, "its user has an asset that names more files than are read"
+    JUST_UNSAVED = "just_unsaved", Kind.KEPT, "it was un-saved so lately that this may still be taken back"
+    NOT_THE_OWNERS = "not_the_owners", Kind.KEPT, "the file is another user's than the job"
+    HAS_DEPENDENTS = "has_dependents", Kind.KEPT, "rows of other tables refer to the job, and dependents is keep"
     JOB_NOT_COMPLETED = "job_not_completed", Kind.KEPT, "the job isn't completed"
     JOB_TOO_YOUNG = "job_too_young", Kind.KEPT, "the job is younger than the age that applies"
     FILE_TOO_YOUNG = "file_too_young", Kind.KEPT, "the file is younger than the age that applies"

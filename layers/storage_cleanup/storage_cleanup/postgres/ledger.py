@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from storage_cleanup.errors import UnsafeError
-from storage_cleanup.limits import LOCK_TIMEOUT, STATEMENT_TIMEOUT
+from storage_cleanup.limits import LOCK_TIMEOUT, LONGEST_COMPARISON, STATEMENT_TIMEOUT
 from storage_cleanup.postgres.adapter import Adapter, Value
 from storage_cleanup.postgres.connection import Transactions
+
+CHANGED = "changed"
+"""The code of a distrust that a comparison of everything settles."""
 
 Position = tuple[datetime, UUID]
 """Where a page of candidates ended: its last age and job."""
@@ -150,9 +153,16 @@ class Database(Adapter):
     # -- may anything be deleted? ----------------------------------------------------------------------------------
 
     def assert_trust(self) -> None:
-        """Raise ``UnsafeError`` unless schema, guard and visibility are as they must be before anything is deleted."""
+        """Raise ``UnsafeError`` unless schema, guard and visibility are as they must be before anything is deleted.
+
+        Where the triggers or the tables have changed since everything was last compared, it is compared now.
+        """
         self.assert_schema()
-        if reasons := self.distrust():
+        reasons = self.distrust()
+        if [reason.code for reason in reasons] == [CHANGED]:
+            self.compare_if_due(LONGEST_COMPARISON)
+            reasons = self.distrust()
+        if reasons := [reason for reason in reasons if reason.code != CHANGED] or reasons:
             raise UnsafeError(
                 "; ".join(reason.sentence for reason in reasons), code=",".join(reason.code for reason in reasons)
             )
@@ -204,9 +214,9 @@ class Database(Adapter):
             found_good=found_good,
         )
 
-    def backlog(self, run: UUID, max_age: timedelta) -> Backlog:
+    def backlog(self, run: UUID, max_age: timedelta, grace: timedelta) -> Backlog:
         """Count what is left for the next run."""
-        return self._rows(Backlog, "backlog", this_run=run, max_age=max_age)[0]
+        return self._rows(Backlog, "backlog", this_run=run, max_age=max_age, grace=grace)[0]
 
     def compare_if_due(self, timeout: timedelta) -> int | None:
         """Compare what is noted with everything, once a day and whenever the triggers or the tables have changed.
@@ -227,6 +237,7 @@ class Database(Adapter):
         *,
         with_file: bool,
         max_age: timedelta,
+        grace: timedelta,
         after: Position,
         size: int,
         own_share: bool,
@@ -242,6 +253,7 @@ class Database(Adapter):
             this_run=run,
             with_file=with_file,
             max_age=max_age,
+            grace=grace,
             after_since=after[0],
             after_job=after[1],
             page_size=size,
@@ -262,6 +274,9 @@ class Database(Adapter):
         *,
         foreign_urls: Collection[str] = (),
         max_age: timedelta,
+        grace: timedelta,
+        owners_only: bool,
+        keep_dependents: bool,
         dry_run: bool,
         plan: UUID | None,
     ) -> list[Verdict]:
@@ -279,6 +294,9 @@ class Database(Adapter):
             keys=list(keys.values()),
             foreign_urls=list(foreign_urls),
             max_age=max_age,
+            grace=grace,
+            owners_only=owners_only,
+            keep_dependents=keep_dependents,
             dry_run=dry_run,
             plan=plan,
         )
@@ -309,7 +327,15 @@ class Database(Adapter):
         return self._rows(RowOutcome, "delete_rows", this_run=run, jobs=list(jobs))
 
     def claim_fileless(
-        self, run: UUID, jobs: Sequence[UUID], *, max_age: timedelta, dry_run: bool, plan: UUID | None
+        self,
+        run: UUID,
+        jobs: Sequence[UUID],
+        *,
+        max_age: timedelta,
+        grace: timedelta,
+        keep_dependents: bool,
+        dry_run: bool,
+        plan: UUID | None,
     ) -> list[RowOutcome]:
         """Claim those of these jobs that are orphans without a file; ``delete_rows`` takes them next."""
         return self._rows(
@@ -318,6 +344,8 @@ class Database(Adapter):
             this_run=run,
             jobs=list(jobs),
             max_age=max_age,
+            grace=grace,
+            keep_dependents=keep_dependents,
             dry_run=dry_run,
             plan=plan,
         )

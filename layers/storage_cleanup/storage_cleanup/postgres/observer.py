@@ -263,9 +263,9 @@ class Observer(Adapter):
         """Count the claims that keep failing."""
         return self._ask_one(Value[int], "stuck").value
 
-    def orphans(self, max_age: timedelta, grace: timedelta) -> list[OrphansOfDay]:
+    def orphans(self, max_age: timedelta, grace: timedelta, unsaved_grace: timedelta) -> list[OrphansOfDay]:
         """Return the orphans that cycles should have taken ``grace`` ago, by the day of their render."""
-        return self._rows(OrphansOfDay, "orphans", max_age=max_age, grace=grace)
+        return self._rows(OrphansOfDay, "orphans", max_age=max_age, grace=grace, unsaved_grace=unsaved_grace)
 
     def orphan_bytes(self) -> OrphanBytes:
         """Return the bytes of the orphans of this month and the last."""
@@ -303,10 +303,6 @@ class Observer(Adapter):
     def usage_before(self, buckets: Collection[str]) -> UsageBefore:
         """Return what lay in the buckets about a day ago."""
         return self._ask_one(UsageBefore, "usage_before", buckets=list(buckets))
-
-    def triggers_off(self) -> list[str]:
-        """Return the triggers that should find candidates and don't."""
-        return [row.value for row in self._rows(Value[str], "triggers_off")]
 
     def indexes(self) -> list[Index]:
         """Return the indexes that cycles need."""

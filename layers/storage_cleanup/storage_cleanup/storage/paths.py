@@ -5,7 +5,7 @@ them too and must agree on every URL that is accepted here:
 
 1. strip white space at both ends
 2. cut at the first ``#``, and at the first ``?``; but in a signed URL at the last, where that begins the token: the
-   server doesn't encode a ``?`` in the name that it signs
+   server doesn't encode a ``?`` in the name that it signs. A query that isn't Storage's is refused: it may be the name's
 3. strip scheme and authority (compared with this project's origin), then one leading slash
 4. strip ``storage/v1/``, where it is there
 5. strip the longest prefix in `SHAPES`
@@ -41,6 +41,9 @@ SHAPES = (
     "s3/",
 )
 """What stands between ``/storage/v1/`` and the bucket; a longer prefix comes before the one that it begins with."""
+
+QUERY = frozenset({"token", "download", "width", "height", "resize", "quality", "format", "t", "v"})
+"""Storage's own parameters, and those that applications add to get past a cache."""
 
 RESERVED_BUCKETS = frozenset(
     {
@@ -134,11 +137,18 @@ def _without_query(text: str) -> str:
     text = text.partition("#")[0]
     path, _, query = text.partition("?")
     if "?" not in query:
-        return path
+        return _without_known_query(path, query)
     signed, _, query = text.rpartition("?")
     if "/sign/" in path and query.startswith("token="):
         return signed
     raise _RefusedError(Reason.TWO_QUERIES)
+
+
+def _without_known_query(path: str, query: str) -> str:
+    """Refuse a query that isn't Storage's: a ``?`` is legal in a name, and ``encodeURI`` leaves it as it is."""
+    if query and not all(part.partition("=")[0] in QUERY for part in query.split("&")):
+        raise _RefusedError(Reason.UNKNOWN_QUERY)
+    return path
 
 
 def _path(text: str, origin: str) -> str:

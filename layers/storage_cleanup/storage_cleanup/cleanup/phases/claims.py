@@ -78,6 +78,7 @@ class Claims:
             self.order.run,
             with_file=True,
             max_age=self.order.max_age,
+            grace=self.order.grace,
             after=self._after,
             size=size,
             own_share=self._own_share and not self.order.dry_run,
@@ -130,6 +131,9 @@ class Claims:
             keys,
             foreign_urls=self._foreign_urls,
             max_age=self.order.max_age,
+            grace=self.order.grace,
+            owners_only=self.order.owners_only,
+            keep_dependents=self.order.keep_dependents,
             dry_run=self.order.dry_run,
             plan=self.order.plan,
         )

@@ -16,6 +16,12 @@ class Order:
         How old a thing must be; jobs and their files are judged by the database's clock.
     budget
         Most things to delete.
+    grace
+        How long a job stays after it was last un-saved.
+    owners_only
+        Whether a file goes only if it is its job's own user's.
+    keep_dependents
+        Whether a job stays that rows of other tables refer to.
     page_size
         How many things are looked at together.
     plan
@@ -31,3 +37,6 @@ class Order:
     dry_run: bool
     plan: UUID | None
     stop: Callable[[], str | None]
+    grace: timedelta = timedelta(0)
+    owners_only: bool = True
+    keep_dependents: bool = True

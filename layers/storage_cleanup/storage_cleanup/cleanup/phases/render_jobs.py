@@ -87,6 +87,8 @@ def _take_jobs_without_file(
             order.run,
             [candidate.job_id for candidate in page],
             max_age=order.max_age,
+            grace=order.grace,
+            keep_dependents=order.keep_dependents,
             dry_run=order.dry_run,
             plan=order.plan,
         )
@@ -103,6 +105,7 @@ def _due_without_file(order: Order, database: Database, after: Position, size: i
         order.run,
         with_file=False,
         max_age=order.max_age,
+        grace=order.grace,
         after=after,
         size=size,
         own_share=False,  # nothing is removed over HTTP here, so there is too little to share

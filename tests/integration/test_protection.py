@@ -1,0 +1,372 @@
+"""What is destroyed is an object, so objects are protected: whatever an asset needs, whoever it belongs to, however fresh."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg import errors as pg
+
+from local.application import TWO_HOURS, Application, Link, Render
+from tests.conftest import Servers
+from tests.integration.conftest import Cleanup
+
+Connection = psycopg.Connection[Any]
+Configure = Callable[..., None]
+
+
+@pytest.fixture
+def owner(servers: Servers) -> Iterator[Connection]:
+    """The owner of the application's tables."""
+    with servers.database.connect() as connection:
+        yield connection
+
+
+def kept(answer: dict[str, Any]) -> dict[str, int]:
+    """Return why files were kept, and how many."""
+    return dict(answer["phases"]["storage_files"]["reasons"]["kept"])
+
+
+def another_orphan(application: Application, render: Render) -> UUID:
+    """Add a job of the same user that nobody saved and that has the same URL: a cached result."""
+    return application.add_job(output_url=application.link(render.bucket, render.name, Link.PUBLIC))
+
+
+# -- what was saved stays, whatever becomes of its job ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "housekeeping",
+    [
+        "delete from render_jobs where id = %s",
+        "update render_jobs set output_url = null where id = %s",
+        "update render_jobs set output_url = '/object/sign/images/elsewhere.png?token=t' where id = %s",
+    ],
+    ids=["its row is deleted", "its URL is taken away", "its URL is changed"],
+)
+def test_a_saved_file_outlives_its_job(
+    application: Application, cleanup: Cleanup, owner: Connection, housekeeping: str
+) -> None:
+    render = application.render()
+    application.save(render)
+    owner.execute(housekeeping.encode(), (render.job_id,))
+    another_orphan(application, render)
+    assert kept(cleanup())["asset_points_at_file"] == 1
+    assert application.download(render) == render.content
+
+
+def test_a_job_that_was_saved_before_it_had_a_url_keeps_the_file_that_it_gets(
+    application: Application, cleanup: Cleanup, owner: Connection
+) -> None:
+    render = application.render()
+    early = application.add_job(output_url=None, status="running")
+    application.save(Render(early, render.user_id, "", "", b""))
+    url = application.link(render.bucket, render.name, Link.PUBLIC)
+    owner.execute("update render_jobs set status = 'completed', output_url = %s where id = %s", (url, early))
+    owner.execute("delete from render_jobs where id = %s", (early,))
+    assert kept(cleanup())["asset_points_at_file"] == 1
+    assert application.download(render) == render.content
+
+
+def test_a_file_goes_once_no_asset_needs_it_and_its_user_has_had_time_to_take_that_back(
+    application: Application, cleanup: Cleanup, configure: Configure, owner: Connection
+) -> None:
+    configure(production__unsaved_grace_minutes="60")
+    render = application.render()
+    asset = application.save(render)
+    assert cleanup()["phases"]["storage_files"]["deleted"] == 0
+    application.unsave(asset)
+    assert cleanup()["phases"]["storage_files"]["deleted"] == 0
+    owner.execute("update storage_cleanup.candidate set unsaved_at = unsaved_at - interval '61 minutes'")
+    assert cleanup()["phases"]["storage_files"]["deleted"] == 1
+    assert application.files() == set()
+
+
+# -- whatever an asset says ------------------------------------------------------------------------------------------
+
+PLACES: dict[str, Callable[[Application, Render], Any]] = {
+    "a URL": lambda app, render: app.link(render.bucket, render.name, Link.SIGNED),
+    "a URL of another host": lambda _, render: f"https://cdn.example.com/storage/v1/object/public/images/{render.name}",
+    "a URL with parameters": lambda app, render: app.link(render.bucket, render.name, Link.PUBLIC) + "?width=100",
+    "a relative URL": lambda app, render: app.link(render.bucket, render.name, Link.SIGNED_RELATIVE),
+    "bucket and name": lambda _, render: f"{render.bucket}/{render.name}",
+    "the name": lambda _, render: render.name,
+    "a slash and the name": lambda _, render: f"/{render.name}",
+    "a space and the name": lambda _, render: f" {render.name}",
+}
+
+
+@pytest.mark.parametrize("column", ["image text", "thumbnail varchar", "previews text[]", "extra jsonb"])
+@pytest.mark.parametrize("said", PLACES)
+def test_a_column_that_came_after_the_installation_keeps_the_file_that_it_names(
+    application: Application, cleanup: Cleanup, owner: Connection, column: str, said: str
+) -> None:
+    name, _, kind = column.partition(" ")
+    owner.execute(f"alter table user_assets add column {name} {kind}".encode())
+    render = application.render()
+    value = PLACES[said](application, render)
+    stored = {"text[]": ["nothing", value], "jsonb": json.dumps({"deep": [{"er": value}]})}.get(kind, value)
+    owner.execute(
+        f"insert into user_assets (user_id, asset_type, {name}) values (%s, 'poster', %s)".encode(),
+        (render.user_id, stored),
+    )
+    assert kept(cleanup()) == {"asset_points_at_file": 1}
+    assert application.download(render) == render.content
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["s3/a.png", "object/public/b.png", "storage/v1/c.png", "render/image/public/d.png", "what?.png", "e.png"],
+)
+def test_a_raw_name_in_the_metadata_is_understood_whatever_it_looks_like(
+    application: Application, cleanup: Cleanup, name: str
+) -> None:
+    render = application.render(name=name, link=Link.SIGNED)
+    application.save(render, metadata={"path": name})
+    assert kept(cleanup()) == {"asset_points_at_file": 1}
+    assert application.download(render) == render.content
+
+
+@pytest.mark.parametrize("key", ["renderJobId", "job", "source"])
+def test_a_job_that_is_named_under_any_key_is_saved(application: Application, cleanup: Cleanup, key: str) -> None:
+    render = application.render()
+    application.save(render, metadata={key: str(render.job_id).upper()})
+    assert kept(cleanup()) == {"saved": 1}
+    assert application.download(render) == render.content
+
+
+def test_an_asset_that_says_more_than_is_read_keeps_all_files_of_its_user(
+    application: Application, cleanup: Cleanup, owner: Connection
+) -> None:
+    mine, theirs = application.render(), application.render(user=uuid4())
+    names = [f"page/{number}.png" for number in range(1500)] + [mine.name]
+    application.save(mine, metadata={"pages": names})
+    assert kept(cleanup()) == {"asset_unread": 1}
+    assert application.files() == {(mine.bucket, mine.name)}
+    assert theirs.job_id not in application.jobs()
+
+
+# -- whose file it is ------------------------------------------------------------------------------------------------
+
+
+def test_a_job_cannot_take_the_file_of_another_user(
+    application: Application, cleanup: Cleanup, owner: Connection
+) -> None:
+    """Row-level security lets everybody insert jobs of their own, with whatever URL and date."""
+    application.upload("images", "b/private.png", b"B's own", age=TWO_HOURS, user=uuid4())
+    url = application.link("images", "b/private.png", Link.PUBLIC)
+    application.add_job(output_url=url, user=uuid4())
+    assert kept(cleanup()) == {"not_the_owners": 1}
+    assert application.read("images", "b/private.png") == b"B's own"
+
+
+def test_a_file_that_the_service_uploaded_belongs_to_whose_folder_it_lies_in(
+    application: Application, cleanup: Cleanup
+) -> None:
+    theirs, mine = application.render_many(1)[0], application.render_many(1)[0]
+    application.add_job(output_url=application.link(theirs.bucket, theirs.name, Link.PUBLIC), user=mine.user_id)
+    answer = cleanup()
+    assert kept(answer) == {"not_the_owners": 1}
+    assert answer["phases"]["storage_files"]["deleted"] == 2
+
+
+def test_nobody_can_pin_the_orphan_of_another_user(application: Application, cleanup: Cleanup) -> None:
+    render = application.render()
+    application.add_job(output_url=application.link(render.bucket, render.name, Link.PUBLIC), user=uuid4())
+    answer = cleanup()
+    assert answer["phases"]["storage_files"]["deleted"] == 1
+    assert kept(answer) == {"not_the_owners": 1}
+
+
+def test_ownership_can_be_switched_off(application: Application, cleanup: Cleanup, configure: Configure) -> None:
+    configure(ownership="off")
+    application.upload("images", "shared.png", b"x", age=TWO_HOURS, user=uuid4())
+    application.add_job(output_url=application.link("images", "shared.png", Link.PUBLIC), user=uuid4())
+    assert cleanup()["phases"]["storage_files"]["deleted"] == 1
+
+
+# -- which object it is ----------------------------------------------------------------------------------------------
+
+
+def test_a_url_with_an_unescaped_question_mark_deletes_neither_object(
+    application: Application, cleanup: Cleanup
+) -> None:
+    short = application.render(name="u/a")
+    application.upload("images", "u/a?b.png", b"the one that is meant", age=TWO_HOURS)
+    application.save(short)
+    url = application.link("images", "u/a", Link.PUBLIC)
+    application.add_job(output_url=f"{url}?b.png")
+    assert kept(cleanup())["unknown_query"] == 1
+    assert application.files() == {("images", "u/a"), ("images", "u/a?b.png")}
+
+
+def test_a_query_that_is_a_name_as_well_deletes_neither_object(application: Application, cleanup: Cleanup) -> None:
+    application.upload("images", "u/a", b"one", age=TWO_HOURS)
+    application.upload("images", "u/a?v=2", b"the other", age=TWO_HOURS)
+    application.add_job(output_url=application.link("images", "u/a", Link.PUBLIC) + "?v=2")
+    assert kept(cleanup()) == {"ambiguous_url": 1}
+    assert application.files() == {("images", "u/a"), ("images", "u/a?v=2")}
+
+
+# -- nothing gets past the triggers ----------------------------------------------------------------------------------
+
+
+def test_a_save_that_a_later_trigger_makes_is_refused_like_any_other(
+    application: Application, cleanup: Cleanup, owner: Connection, servers: Servers
+) -> None:
+    """An application's own BEFORE trigger writes the job's id after ours, by name, would have looked."""
+    owner.execute(
+        "create function zz() returns trigger language plpgsql as $$ begin "
+        "new.metadata := jsonb_build_object('render_job_id', new.title); return new; end $$"
+    )
+    owner.execute("create trigger zzz before insert or update on user_assets for each row execute function zz()")
+    render = application.render()
+    owner.execute(
+        "insert into user_assets (user_id, asset_type, title) values (%s, 'x', %s)",
+        (render.user_id, str(render.job_id)),
+    )
+    assert kept(cleanup()) == {"saved": 1}
+
+
+@pytest.mark.parametrize("role", ["origin", "replica"])
+def test_a_save_is_noted_in_a_session_of_any_replication_role(
+    application: Application, cleanup: Cleanup, servers: Servers, role: str
+) -> None:
+    render = application.render()
+    with servers.database.connect("supabase_admin") as applier:
+        applier.execute(f"set session_replication_role = {role}")
+        applier.execute(
+            "insert into user_assets (user_id, asset_type, metadata) values (%s, 'x', %s)",
+            (render.user_id, json.dumps({"url": f"images/{render.name}"})),
+        )
+    assert kept(cleanup()) == {"asset_points_at_file": 1}
+
+
+def test_what_was_written_while_a_trigger_was_off_is_found_before_anything_is_claimed(
+    application: Application, cleanup: Cleanup, owner: Connection
+) -> None:
+    render = application.render()
+    owner.execute("alter table user_assets disable trigger storage_cleanup_asset_inserted")
+    application.save(render, metadata={"url": f"images/{render.name}"})
+    assert cleanup()["status"] == "failed"
+    owner.execute("alter table user_assets enable trigger storage_cleanup_asset_inserted")
+    answer = cleanup()
+    assert (answer["status"], kept(answer)) == ("succeeded", {"asset_points_at_file": 1})
+
+
+def test_truncated_assets_need_nothing_any_more(
+    application: Application, cleanup: Cleanup, configure: Configure, owner: Connection
+) -> None:
+    configure(limits__max_saved_drop_percent="100", production__unsaved_grace_minutes="0")
+    application.save(application.render())
+    owner.execute("truncate user_assets")
+    assert owner.execute("select count(*) from storage_cleanup.reference").fetchone() == (0,)
+
+
+# -- a claim against whoever joins its object ------------------------------------------------------------------------
+
+
+def claimed(servers: Servers, render: Render) -> None:
+    with servers.database.connect() as sweeper:
+        outcome = sweeper.execute(
+            "select outcome from storage_cleanup.claim(gen_random_uuid(), %s, %s, '1 hour', false, null)",
+            ([render.job_id], [f"{render.bucket}/{render.name}"]),
+        ).fetchone()
+    assert outcome == ("claimed",)
+
+
+@pytest.mark.parametrize("gone", ["deleted", "moved"])
+def test_a_saved_job_cannot_move_to_a_claimed_object_whose_own_job_has_gone(
+    application: Application, servers: Servers, owner: Connection, gone: str
+) -> None:
+    orphan, saved = application.render(), application.render()
+    application.save(saved)
+    claimed(servers, orphan)
+    if gone == "deleted":
+        owner.execute("delete from render_jobs where id = %s", (orphan.job_id,))
+    else:
+        owner.execute("update render_jobs set output_url = null where id = %s", (orphan.job_id,))
+    with pytest.raises(pg.ForeignKeyViolation):
+        owner.execute(
+            "update render_jobs set output_url = %s where id = %s",
+            (application.link(orphan.bucket, orphan.name, Link.PUBLIC), saved.job_id),
+        )
+
+
+def test_a_job_whose_asset_came_first_cannot_take_a_claimed_object(
+    application: Application, servers: Servers, owner: Connection
+) -> None:
+    orphan, job = application.render(), uuid4()
+    application.save(Render(job, orphan.user_id, "", "", b""))
+    claimed(servers, orphan)
+    with pytest.raises(pg.ForeignKeyViolation):
+        owner.execute(
+            "insert into render_jobs (id, user_id, status, output_url) values (%s, %s, 'completed', %s)",
+            (job, orphan.user_id, application.link(orphan.bucket, orphan.name, Link.PUBLIC)),
+        )
+
+
+def test_an_asset_cannot_name_a_claimed_object_in_any_column(
+    application: Application, servers: Servers, owner: Connection
+) -> None:
+    owner.execute("alter table user_assets add column poster text")
+    orphan = application.render()
+    claimed(servers, orphan)
+    with pytest.raises(pg.ForeignKeyViolation):
+        owner.execute(
+            "insert into user_assets (user_id, asset_type, poster) values (%s, 'x', %s)",
+            (orphan.user_id, f"images/{orphan.name}"),
+        )
+
+
+def test_a_placeholder_that_a_thousand_jobs_share_is_never_removed(
+    application: Application, cleanup: Cleanup, owner: Connection
+) -> None:
+    render = application.render(name="placeholder.png")
+    owner.execute(
+        "insert into render_jobs (user_id, status, output_url) select user_id, 'completed', output_url "
+        "from render_jobs, generate_series(1, 1001)"
+    )
+    assert kept(cleanup()) == {"shared_by_many": 1}
+    assert application.download(render) == render.content
+
+
+# -- what hangs on a job ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["cascade", "set null", "no action"])
+def test_a_job_that_other_rows_refer_to_stays_with_its_file(
+    application: Application, cleanup: Cleanup, owner: Connection, action: str
+) -> None:
+    render = application.render()
+    owner.execute(f"create table favourites (job uuid references render_jobs on delete {action})".encode())
+    owner.execute("insert into favourites values (%s)", (render.job_id,))
+    assert kept(cleanup()) == {"has_dependents": 1}
+    assert application.download(render) == render.content
+    assert application.jobs() == {render.job_id}
+
+
+def test_dependents_can_be_given_up(
+    application: Application, cleanup: Cleanup, configure: Configure, owner: Connection
+) -> None:
+    configure(dependents="delete")
+    render = application.render()
+    owner.execute("create table favourites (job uuid references render_jobs on delete cascade)")
+    owner.execute("insert into favourites values (%s)", (render.job_id,))
+    cleanup()
+    assert application.jobs() == application.files() == set()
+    assert owner.execute("select count(*) from favourites").fetchone() == (0,)
+
+
+# -- how old it is ---------------------------------------------------------------------------------------------------
+
+
+def test_a_render_that_is_approved_late_can_be_saved_for_its_whole_age(
+    application: Application, cleanup: Cleanup, owner: Connection
+) -> None:
+    render = application.render(status="review")
+    owner.execute("update render_jobs set status = 'completed' where id = %s", (render.job_id,))
+    assert cleanup()["phases"]["storage_files"]["deleted"] == 0
+    assert application.download(render) == render.content
