@@ -14,7 +14,7 @@ import psycopg
 from local.keys import Keys
 from local.postgres import SUPERUSER, Database, Postgres
 from local.stack import own_directory
-from local.storage_emulator import StorageServer
+from local.storage import StorageServer
 
 AGE_SECONDS = 7200
 """How old seeded jobs and files are."""

@@ -15,7 +15,7 @@ from supabase import Client, ClientOptions, create_client
 from local.aws import Aws
 from local.keys import Keys
 from local.postgres import STACK_DIRECTORY, Database, Postgres
-from local.storage_emulator import StorageServer
+from local.storage import StorageServer
 from storage_cleanup.config.parameters import DEFAULTS, SECRETS
 
 STAGE = "local"

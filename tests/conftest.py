@@ -12,7 +12,7 @@ from local.aws import Aws
 from local.keys import Keys
 from local.postgres import Database, Postgres
 from local.stack import BUCKETS, own_directory, write_parameters
-from local.storage_emulator import StorageServer
+from local.storage import StorageServer
 from storage_cleanup.aws import clients
 
 _NUMBERS = count(1)

@@ -1,28 +1,28 @@
-"""The routes by which tests steer the emulator, below ``/_control``; a real server has nothing like them."""
+"""The routes by which tests steer the emulator, below ``/_control``; a real server has nothing like them.
+
+======  ===========  ===============================================================================================
+method  path         does
+======  ===========  ===============================================================================================
+PUT     ``/target``  serve this database and directory from now on, with all counters at zero and no faults:
+                     ``database_url``, ``directory``, ``pool_size``, ``statement_timeout_ms``
+DELETE  ``/target``  let go of the database, so that it can be dropped
+PUT     ``/faults``  inject faults from now on: the fields that ``faults.Faults`` lists; 400 for what isn't one
+DELETE  ``/faults``  inject none any more, and end the requests that hang
+GET     ``/stats``   the counters since the last reset: the fields that ``stats.Stats.as_dict`` lists
+DELETE  ``/stats``   set all counters to zero
+======  ===========  ===============================================================================================
+
+Faults and counters know an operation by the name of its view in ``routes``: ``remove``, ``upload``, ``list_folder`` ...
+"""
 
 from pathlib import Path
-from typing import Protocol
 
 from flask import Blueprint, Response, jsonify, request
 
-from local.storage_emulator.faults import Faults
-from local.storage_emulator.stats import Stats
+from local.storage_emulator.emulator import Emulator
 
 
-class Steerable(Protocol):
-    """What can be steered."""
-
-    stats: Stats
-    faults: Faults
-
-    def use(self, database_url: str, directory: Path, *, pool_size: int, statement_timeout_ms: int) -> None:
-        """Work on a database and a directory from now on."""
-
-    def release(self) -> None:
-        """Let go of the database."""
-
-
-def control_routes(emulator: Steerable) -> Blueprint:
+def control_routes(emulator: Emulator) -> Blueprint:
     """Return the routes that steer an emulator."""
     control = Blueprint("control", __name__, url_prefix="/_control")
 

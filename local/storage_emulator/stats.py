@@ -38,7 +38,8 @@ class Stats:
     def as_dict(self) -> dict[str, Any]:
         """Return all counters as JSON-ready values.
 
-        ``removals`` says how often each ``<bucket>/<name>`` was removed.
+        ``requests`` has the number of requests by operation; ``names_removed``, how many objects were removed in all;
+        ``removals``, how often each ``<bucket>/<name>`` was; ``faults``, how many were injected, by kind.
         """
         with self._lock:
             return {

@@ -26,7 +26,7 @@ import psycopg
 from local.application import Application, Render
 from local.keys import Keys
 from local.postgres import Database as LocalDatabase
-from local.storage_emulator import StorageServer
+from local.storage import StorageServer
 from local.storage_emulator.faults import Fault
 from storage_cleanup.cleanup.phases import storage_files
 from storage_cleanup.errors import DatabaseError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from local.keys import Keys
 from local.postgres import Database, Postgres
 from local.stack import create_buckets, own_directory
-from local.storage_emulator import StorageServer
+from local.storage import StorageServer
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import resolve

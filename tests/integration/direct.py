@@ -7,7 +7,7 @@ from typing import Protocol
 
 from local.keys import Keys
 from local.postgres import Database as LocalDatabase
-from local.storage_emulator import StorageServer
+from local.storage import StorageServer
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import resolve

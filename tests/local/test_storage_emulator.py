@@ -13,7 +13,7 @@ import pytest
 
 from local.keys import Keys
 from local.postgres import Database
-from local.storage_emulator import StorageServer
+from local.storage import StorageServer
 
 
 @pytest.fixture

@@ -1,19 +1,17 @@
-"""The emulator in a process of its own."""
+"""Storage on this machine: the emulator in a process of its own."""
 
-import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
 from local.keys import JWT_SECRET
-from local.process import Process, answers, free_port
+from local.process import Server
 
 
-class StorageServer:
+class StorageServer(Server):
     """A running emulator, steered over HTTP.
 
     Parameters
@@ -27,36 +25,19 @@ class StorageServer:
     """
 
     def __init__(self, directory: Path, database_url: str | None = None, *, jwt_secret: str = JWT_SECRET) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
         self.bytes_directory = directory / "bytes"
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
         target = ["--database-url", database_url, "--directory", str(self.bytes_directory)] if database_url else []
-        self._process = Process(
-            [sys.executable, "-m", "local.storage_emulator", "--port", str(port), *target],
+        super().__init__(
+            [sys.executable, "-m", "local.storage_emulator", *target, "--port"],
             log=directory / "storage.log",
             environment={"STORAGE_JWT_SECRET": jwt_secret},
         )
         self._control = httpx.Client(base_url=f"{self.url}/_control", timeout=10)
-        self._is_ready = functools.partial(answers, port)
-
-    def __enter__(self) -> Self:
-        self.wait_until_ready()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def wait_until_ready(self) -> None:
-        """Return once the server answers."""
-        self._process.wait_until(self._is_ready)
 
     def stop(self) -> None:
         """End the server. Stopping twice is fine."""
         self._control.close()
-        self._process.stop()
+        super().stop()
 
     def use(
         self,
@@ -91,7 +72,7 @@ class StorageServer:
         self._steer("DELETE", "/faults")
 
     def stats(self) -> dict[str, Any]:
-        """Return the counters: ``requests``, ``names_removed``, ``removals``, ``faults``."""
+        """Return the counters that ``local.storage_emulator.stats.Stats.as_dict`` lists."""
         return self._steer("GET", "/stats")
 
     def reset_stats(self) -> None:
