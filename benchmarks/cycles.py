@@ -1,5 +1,6 @@
 """Whole real cycles, as the handler runs them, in this process or in others that start together."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,17 +12,15 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Self
 from unittest.mock import patch
-from uuid import UUID
 
-from benchmarks.project import Project
+from benchmarks.project import Target
+from local import ground
 from local.postgres import ROOT
 from storage_cleanup.cleanup import cycle as cycle_module
 from storage_cleanup.cleanup.concurrency import Pace
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import RunOptions
-from storage_cleanup.config.parameters import DEFAULTS
-from storage_cleanup.config.settings import Settings
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Phase, Status, Trigger
 from storage_cleanup.postgres.ledger import Database
@@ -46,7 +45,7 @@ class CycleRun:
         return self.files / self.seconds
 
 
-class TimedDatabase(Database):
+class _TimedDatabase(Database):
     """The adapter, remembering how long each call took."""
 
     def __init__(self, url: str) -> None:
@@ -61,7 +60,7 @@ class TimedDatabase(Database):
             self.calls.setdefault(query, []).append(time.perf_counter() - started)
 
 
-class _GuestDatabase(TimedDatabase):
+class _GuestDatabase(_TimedDatabase):
     """On somebody else's project, old history and what the triggers missed aren't the benchmark's business."""
 
     def prune(self, keep: timedelta) -> None:
@@ -83,23 +82,8 @@ class _SlowStore(ObjectStore):
         return super().remove(bucket, names)
 
 
-def settings_for(project: Project) -> Settings:
-    """Return the default settings for a project, without phase 1 and without limits that would end a drain."""
-    return Settings.from_parameters(
-        {
-            **DEFAULTS,
-            "phases/temp-files": "false",
-            "buckets": project.bucket,
-            "limits/max-saved-drop-percent": "100",
-            "supabase/url": project.origin,
-            "supabase/service-role-key": project.key,
-            "database/url": project.database_url,
-        }
-    )
-
-
 def run(
-    project: Project,
+    target: Target,
     *,
     in_flight: int | None = None,
     delay: float = 0.0,
@@ -124,10 +108,12 @@ def run(
     RuntimeError
         The cycle didn't do what was expected.
     """
-    settings = settings_for(project)
+    reached = ground.Project(target.origin, target.key, target.database_url)
+    # No limit may end a drain.
+    settings = reached.settings(buckets=target.bucket, limits__max_saved_drop_percent="100")
     phases = frozenset({Phase.STORAGE_FILES, Phase.RENDER_JOBS})
-    age = timedelta(seconds=project.max_age_seconds)
-    plan = project.plan(
+    age = timedelta(seconds=target.max_age_seconds)
+    plan = target.plan(
         {
             "phases": sorted(phase.value for phase in phases),
             "max_age_minutes": round(age.total_seconds() / 60),
@@ -137,12 +123,12 @@ def run(
     )
     options = RunOptions(Trigger.MANUAL, False, phases, age, most, str(plan) if plan else None)
     watch = Watch(lambda: 7_200_000, lambda: True)
-    adapter = TimedDatabase if project.is_embedded else _GuestDatabase
+    adapter = _GuestDatabase if plan else _TimedDatabase
     with _most_in_flight(in_flight):
         started = time.perf_counter()
         with (
-            adapter(project.database_url) as database,
-            _SlowStore(project.origin, project.key, give_up=watch.stop_reason) as store,
+            adapter(target.database_url) as database,
+            _SlowStore(target.origin, target.key, give_up=watch.stop_reason) as store,
         ):
             store.delay = delay
             result = run_cycle(settings, options, database=database, store=store, watch=watch)
@@ -182,17 +168,13 @@ class WorkerRun:
     files: int
     rows: int
     peak_mb: float
-    slowest_seconds: float
 
 
 class Worker:
     """A process that is ready to run a cycle, with everything imported that the function imports."""
 
-    def __init__(self, project: Project, *, in_flight: int | None = None) -> None:
-        order = {
-            "origin": project.origin, "key": project.key, "bucket": project.bucket,
-            "database_url": project.database_url, "in_flight": in_flight,
-        }  # fmt: skip
+    def __init__(self, target: Target, *, in_flight: int | None = None) -> None:
+        order = {"target": dataclasses.asdict(target), "in_flight": in_flight}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", json.dumps(order)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
@@ -221,18 +203,3 @@ class Worker:
         if not (line := self._process.stdout.readline()):
             raise RuntimeError("A worker has failed; its error is above")
         return line
-
-
-class WorkerProject(Project):
-    """A project as a worker is told about it."""
-
-    def __init__(self, origin: str, key: str, bucket: str, database_url: str) -> None:
-        self.origin, self.key, self.bucket, self.database_url = origin, key, bucket, database_url
-
-    def seed(self, orphans: int, *, saved: int = 0, stored: bool = True) -> list[str]:
-        """Workers only clean up."""
-        raise NotImplementedError
-
-    def plan(self, options: Any, scope: Any) -> UUID | None:
-        """Workers run on the embedded stack only."""
-        return super().plan(options, scope)

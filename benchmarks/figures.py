@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,16 +43,16 @@ class Figure:
         Its name in ``build/bench.json``.
     values
         One value a pair of runs.
-    goal
-        None for what is only told.
     note
         What the ratio is made of, in absolute figures of this machine.
+    goal
+        From the register; None for what is only told.
     """
 
     key: str
     values: tuple[float, ...]
-    goal: Goal | None
     note: str = ""
+    goal: Goal | None = None
 
     @property
     def value(self) -> float:
@@ -108,17 +108,9 @@ def write(path: Path, figures: Iterable[Figure], about: dict[str, Any]) -> None:
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
-@dataclass(frozen=True)
-class Drain:
-    """A backlog of so many objects: how long it took, and the most memory that it needed."""
-
-    backlog: int
-    seconds: float
-    peak_mb: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it JSON-ready."""
-        return asdict(self)
+def ratios(upper: Iterable[float], lower: Iterable[float]) -> tuple[float, ...]:
+    """Divide the runs of each pair."""
+    return tuple(one / other for one, other in zip(upper, lower, strict=True))
 
 
 def rates(name: str, counts: Sequence[float]) -> str:

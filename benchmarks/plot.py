@@ -1,13 +1,21 @@
 """The plot of time and memory against the backlog: SVG, written by hand, because two curves need no library."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import log10
 from pathlib import Path
 
-from benchmarks.figures import Drain
-
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 400, 70, 70, 50, 60
 _TIME, _MEMORY, _INK = "#1a6fb0", "#c2562b", "#444444"
+
+
+@dataclass(frozen=True)
+class Drain:
+    """A backlog of so many objects: how long it took, and the most memory that it needed."""
+
+    backlog: int
+    seconds: float
+    peak_mb: float
 
 
 def draw(path: Path, drains: Sequence[Drain]) -> None:

@@ -8,20 +8,20 @@ import time
 from pathlib import Path
 
 from benchmarks import cycles
+from benchmarks.project import Target
 from local.functions import load_function
 
 
 def main() -> None:
     """Import what the function imports, wait for the word, run a cycle, and tell."""
     order = json.loads(sys.argv[1])
-    in_flight = order.pop("in_flight")
-    project = cycles.WorkerProject(**order)
+    target = Target(**order["target"])
     answers, sys.stdout = sys.stdout, Path(os.devnull).open("w")  # noqa: SIM115 - the function's log goes nowhere
     load_function("cleanup")
     print("ready", file=answers, flush=True)
     sys.stdin.readline()
     started = time.monotonic()
-    run = cycles.run(project, in_flight=in_flight)
+    run = cycles.run(target, in_flight=order["in_flight"])
     print(
         json.dumps(
             {
@@ -30,7 +30,6 @@ def main() -> None:
                 "files": run.files,
                 "rows": run.rows,
                 "peak_mb": peak_mb(),
-                "slowest_seconds": run.slowest_seconds,
             }
         ),
         file=answers,

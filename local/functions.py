@@ -57,7 +57,7 @@ class Functions:
     """
 
     def __init__(self, aws: Aws, log: TextIO, *, ahead: timedelta = timedelta(0)) -> None:
-        self._environment = {**aws.environment(), **_own_variables()}
+        self._environment = function_environment(aws)
         self._log = log
         self._ahead = ahead
         self._loaded: dict[str, ModuleType] = {}
@@ -97,9 +97,10 @@ def _set_ahead(cleanup: ModuleType, ahead: timedelta) -> None:
     vars(cleanup)["run_cycle"] = partial(cleanup.run_cycle, now=lambda: time.time() + ahead.total_seconds())
 
 
-def _own_variables() -> dict[str, str]:
-    """Return the variables that ``template.yaml`` gives its functions."""
+def function_environment(aws: Aws) -> dict[str, str]:
+    """Return the variables that ``template.yaml`` gives its functions, and those that lead any AWS SDK here."""
     return {
+        **aws.environment(),
         "PARAMETER_PATH": PARAMETER_PATH,
         "RULE_NAME": RULE,
         "POWERTOOLS_SERVICE_NAME": f"storage-cleanup-{STAGE}",

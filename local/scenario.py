@@ -146,7 +146,7 @@ def play(application: Application, temp: Path) -> Scenario:
 
 
 def _people(stack: Stack) -> Application:
-    return Application(stack.database, stack.storage_url, stack.keys.service_role)
+    return Application(stack.database, stack.storage.url, stack.keys.service_role)
 
 
 # -- jobs and files ----------------------------------------------------------------------------------------------------

@@ -4,9 +4,8 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import httpx
@@ -44,7 +43,7 @@ class Stack:
     --------
     >>> with Stack() as stack:  # doctest: +SKIP
     ...     stack.put_parameters(profile="testing")
-    ...     os.environ |= stack.environment()
+    ...     os.environ |= stack.aws.environment()
     """
 
     def __init__(self, directory: Path | None = None, *, version: int = 18) -> None:
@@ -62,41 +61,25 @@ class Stack:
             # The slowest first: they start while Postgres does.
             self.aws = Aws(self.directory)
             started.callback(self.aws.stop)
-            self.storage = StorageServer(
-                self.directory, self.database.url("supabase_storage_admin"), jwt_secret=self.keys.secret
-            )
+            self.storage = StorageServer(self.directory)
             started.callback(self.storage.stop)
             started.enter_context(self.postgres)
             self.postgres.install()
             self.storage.wait_until_ready()
+            self.storage.use(self.database.url("supabase_storage_admin"))
             create_buckets(self.storage.url, self.keys.service_role)
             self.aws.wait_until_ready()
             self._exit = started.pop_all()
         self.seconds_to_start = time.monotonic() - began
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._exit.close()
-
-    def database_url(self, role: str = "postgres") -> str:
-        """Return the URL with which a role reaches the database."""
-        return self.database.url(role)
-
-    @property
-    def storage_url(self) -> str:
-        """Origin of the Supabase project; Storage lies below ``/storage/v1``."""
-        return self.storage.url
-
-    def environment(self) -> dict[str, str]:
-        """Return the variables with which any AWS SDK talks to this stack."""
-        return self.aws.environment()
 
     def put_parameters(self, **overrides: str) -> None:
         """Write the whole parameter tree of stage ``local``, as ``write_parameters`` does; cycles run as the worker."""
-        database_url = self.database_url("storage_cleanup_worker")
-        write_parameters(self.aws, self.storage_url, self.keys.service_role, database_url, overrides)
+        database_url = self.database.url("storage_cleanup_worker")
+        write_parameters(self.aws, self.storage.url, self.keys.service_role, database_url, overrides)
 
 
 def parameter_name(name: str) -> str:
@@ -107,19 +90,26 @@ def parameter_name(name: str) -> str:
 def write_parameters(
     aws: Aws, storage_url: str, service_role_key: str, database_url: str, overrides: Mapping[str, str]
 ) -> None:
-    """Write the whole parameter tree of stage ``local``: the defaults, where the stack is, and the overrides.
+    """Write the whole parameter tree of stage ``local``, as ``parameter_tree`` composes it."""
+    values = parameter_tree(storage_url, service_role_key, database_url, overrides)
+    aws.put_parameters(PARAMETER_PATH, values, SECRETS)
+
+
+def parameter_tree(
+    storage_url: str, service_role_key: str, database_url: str, overrides: Mapping[str, str]
+) -> dict[str, str]:
+    """Return a whole parameter tree: the defaults, where the project is, and the overrides.
 
     Names of overrides may be written as Python has them: ``limits__max_deletions_per_run`` is
     ``limits/max-deletions-per-run``.
     """
-    values = {
+    return {
         **DEFAULTS,
         "supabase/url": storage_url,
         "supabase/service-role-key": service_role_key,
         "database/url": database_url,
         **{parameter_name(name): value for name, value in overrides.items()},
     }
-    aws.put_parameters(PARAMETER_PATH, values, SECRETS)
 
 
 def create_buckets(url: str, service_role_key: str) -> None:
@@ -128,6 +118,17 @@ def create_buckets(url: str, service_role_key: str) -> None:
         client: Client = create_client(url, service_role_key, ClientOptions(httpx_client=http))
         for bucket, public in BUCKETS.items():
             client.storage.create_bucket(bucket, options={"public": public})
+
+
+@contextlib.contextmanager
+def workspace(purpose: str) -> Iterator[Path]:
+    """Yield a directory below ``.stack/`` for this process alone, which is gone afterwards."""
+    directory = own_directory(purpose)
+    directory.mkdir(exist_ok=True)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def own_directory(purpose: str) -> Path:

@@ -18,19 +18,14 @@ class StorageServer(Server):
     ----------
     directory
         Where it keeps its log and, unless ``use`` says otherwise, its bytes.
-    database_url
-        The database that holds the rows, reached as ``supabase_storage_admin``. Without one, ``use`` sets it.
-    jwt_secret
-        What the keys that it accepts are signed with.
     """
 
-    def __init__(self, directory: Path, database_url: str | None = None, *, jwt_secret: str = JWT_SECRET) -> None:
-        self.bytes_directory = directory / "bytes"
-        target = ["--database-url", database_url, "--directory", str(self.bytes_directory)] if database_url else []
+    def __init__(self, directory: Path) -> None:
+        self._bytes = directory / "bytes"
         super().__init__(
-            [sys.executable, "-m", "local.storage_emulator", *target, "--port"],
+            [sys.executable, "-m", "local.storage_emulator"],
             log=directory / "storage.log",
-            environment={"STORAGE_JWT_SECRET": jwt_secret},
+            environment={"STORAGE_JWT_SECRET": JWT_SECRET},
         )
         self._control = httpx.Client(base_url=f"{self.url}/_control", timeout=10)
 
@@ -47,13 +42,13 @@ class StorageServer(Server):
         pool_size: int = 20,
         statement_timeout_ms: int = 30_000,
     ) -> None:
-        """Work on another database and directory from now on, with all counters at zero and no faults."""
+        """Serve a database, as ``supabase_storage_admin``, from now on, with all counters at zero and no faults."""
         self._steer(
             "PUT",
             "/target",
             {
                 "database_url": database_url,
-                "directory": str(directory or self.bytes_directory),
+                "directory": str(directory or self._bytes),
                 "pool_size": pool_size,
                 "statement_timeout_ms": statement_timeout_ms,
             },

@@ -1,6 +1,5 @@
 """The embedded stack for tests: servers start once a session, state is new for every test."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -11,7 +10,7 @@ import pytest
 from local.aws import Aws
 from local.keys import Keys
 from local.postgres import Database, Postgres
-from local.stack import BUCKETS, own_directory, write_parameters
+from local.stack import BUCKETS, workspace, write_parameters
 from local.storage import StorageServer
 from storage_cleanup.aws import clients
 
@@ -35,10 +34,8 @@ class Servers:
 
 @pytest.fixture(scope="session")
 def stack_directory() -> Iterator[Path]:
-    directory = own_directory("tests")
-    directory.mkdir(exist_ok=True)
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
+    with workspace("tests") as directory:
+        yield directory
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,11 @@
-"""Run the emulator in the foreground. STORAGE_JWT_SECRET has the secret that the keys it accepts are signed with."""
+"""Run the emulator in the foreground, until the process is ended.
+
+STORAGE_JWT_SECRET has the secret with which the keys that it accepts are signed; PUT /_control/target tells it which
+database and directory to serve.
+"""
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -45,13 +48,9 @@ class _Handler(WSGIRequestHandler):
 def main() -> None:
     """Serve until the process is ended."""
     parser = argparse.ArgumentParser(prog="python -m local.storage_emulator", description=__doc__)
-    parser.add_argument("--port", type=int, required=True, help="of the loopback interface")
-    parser.add_argument("--database-url", help="holds the rows; without it, PUT /_control/target has to name one")
-    parser.add_argument("--directory", type=Path, help="holds the bytes")
+    parser.add_argument("port", type=int, help="of the loopback interface")
     options = parser.parse_args()
     emulator = Emulator(os.environ["STORAGE_JWT_SECRET"])
-    if options.database_url and options.directory:
-        emulator.use(options.database_url, options.directory)
     make_server(
         "127.0.0.1", options.port, create_app(emulator), threaded=True, request_handler=_Handler
     ).serve_forever()

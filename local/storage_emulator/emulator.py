@@ -24,9 +24,7 @@ class Emulator:
         self._pool: Pool | None = None
         self._blobs: Blobs | None = None
 
-    def use(
-        self, database_url: str, directory: Path, *, pool_size: int = 20, statement_timeout_ms: int = 30_000
-    ) -> None:
+    def use(self, database_url: str, directory: Path, *, pool_size: int, statement_timeout_ms: int) -> None:
         """Work on a database and a directory from now on, with all counters at zero and no faults."""
         self.release()
         self._pool = Pool(database_url, size=pool_size, statement_timeout_ms=statement_timeout_ms)

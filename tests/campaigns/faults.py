@@ -35,7 +35,7 @@ from storage_cleanup.model.vocabulary import Phase
 from storage_cleanup.postgres import ledger as database_module
 from storage_cleanup.postgres.ledger import Database
 from storage_cleanup.storage import client as storage_client
-from tests.campaigns.ground import Ground, prepared_ground
+from tests.campaigns.ground import Ground
 from tests.campaigns.report import Figures, missed
 from tests.integration.direct import cycle
 
@@ -424,7 +424,7 @@ class Faults:
     def run(self, seed: int, short: bool) -> Figures:
         """Play every fault at every probability; in the short form, each fault once."""
         tally, chooser = Tally(), random.Random(seed)
-        with silence(), impatience(), prepared_ground("faults") as ground:
+        with silence(), impatience(), Ground.prepared("faults") as ground:
             for index, (name, injection) in enumerate({**STORAGE, **DATABASE}.items()):
                 if short and index % 4 != seed % 4:
                     continue

@@ -17,7 +17,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local.runtime_emulator import ROOT
+from local.postgres import ROOT
 
 REGION: Final = "eu-central-1"
 STAGE = "production"

@@ -13,8 +13,8 @@ import pytest
 
 from local.application import Application
 from local.aws import Aws
+from local.postgres import ROOT
 from local.runtime_emulator import (
-    ROOT,
     FunctionError,
     RuntimeEmulator,
     find_emulator,

@@ -2,22 +2,16 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
+from local import ground
 from local.keys import Keys
-from local.postgres import Database as LocalDatabase
+from local.postgres import Database
 from local.storage import StorageServer
-from storage_cleanup.cleanup.cycle import run_cycle
-from storage_cleanup.cleanup.deadline import Watch
-from storage_cleanup.cleanup.options import resolve
-from storage_cleanup.config.parameters import DEFAULTS
-from storage_cleanup.config.settings import Settings
-from storage_cleanup.events.cleanup import CleanupRequest
 from storage_cleanup.model.account import RunResult
-from storage_cleanup.model.vocabulary import Trigger
-from storage_cleanup.postgres.ledger import Database
-from storage_cleanup.storage.object_store import Backoff, ObjectStore
+from storage_cleanup.storage.object_store import Backoff
 
 IMPATIENT = Backoff(first_seconds=0.002, longest_seconds=0.01)
 """What takes seconds elsewhere takes a moment."""
@@ -27,25 +21,11 @@ class Project(Protocol):
     """A Supabase project of the embedded stack."""
 
     @property
-    def database(self) -> LocalDatabase: ...
+    def database(self) -> Database: ...
     @property
     def storage(self) -> StorageServer: ...
     @property
     def keys(self) -> Keys: ...
-
-
-def settings_of(project: Project, **overrides: str) -> Settings:
-    """Return the default settings for a project; ``limits__max_deletions_per_run`` is a parameter's name here."""
-    return Settings.from_parameters(
-        {
-            **DEFAULTS,
-            "phases/temp-files": "false",
-            "supabase/url": project.storage.url,
-            "supabase/service-role-key": project.keys.service_role,
-            "database/url": project.database.url(),
-            **{name.replace("__", "/").replace("_", "-"): value for name, value in overrides.items()},
-        }
-    )
 
 
 def cycle(
@@ -58,21 +38,9 @@ def cycle(
     **overrides: str,
 ) -> RunResult:
     """Run a cycle as the handler would; ``database_url`` and ``key`` stand in for the settings' own."""
-    settings = settings_of(project, **overrides)
-    end = time.monotonic() + seconds
-    watch = Watch(lambda: max(0, int((end - time.monotonic()) * 1000)), lambda: True)
-    with (
-        Database(database_url or settings.database_url.get_secret_value(), watch.seconds_for) as database,
-        ObjectStore(
-            settings.supabase_url,
-            key or settings.service_role_key.get_secret_value(),
-            give_up=watch.stop_reason,
-            seconds_for=watch.seconds_for,
-            backoff=IMPATIENT,
-        ) as store,
-    ):
-        options = resolve(CleanupRequest(Trigger.MANUAL), settings)
-        return run_cycle(settings, options, database=database, store=store, watch=watch, now=now)
+    own = ground.Project(project.storage.url, project.keys.service_role, project.database.url())
+    reached = replace(own, key=key or own.key, database_url=database_url or own.database_url)
+    return reached.cycle(settings=own.settings(**overrides), seconds=seconds, now=now, backoff=IMPATIENT)
 
 
 def ledger(project: Project) -> list[tuple[str, int, str | None]]:

@@ -125,7 +125,7 @@ def test_stack(directory: Path) -> None:
                 ("images", False),
                 ("videos", True),
             ]
-        assert stack.environment()["AWS_ENDPOINT_URL"] == stack.aws.url
+        assert stack.aws.environment()["AWS_ENDPOINT_URL"] == stack.aws.url
     assert not directory.exists()
 
 
