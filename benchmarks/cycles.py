@@ -14,7 +14,6 @@ from typing import Any, Self
 from unittest.mock import patch
 
 from benchmarks.project import Target
-from local import ground
 from local.postgres import ROOT
 from storage_cleanup.cleanup import cycle as cycle_module
 from storage_cleanup.cleanup.concurrency import Pace
@@ -108,9 +107,8 @@ def run(
     RuntimeError
         The cycle didn't do what was expected.
     """
-    reached = ground.Project(target.origin, target.key, target.database_url)
     # No limit may end a drain.
-    settings = reached.settings(buckets=target.bucket, limits__max_saved_drop_percent="100")
+    settings = target.settings(buckets=target.bucket, limits__max_saved_drop_percent="100")
     phases = frozenset({Phase.STORAGE_FILES, Phase.RENDER_JOBS})
     age = timedelta(seconds=target.max_age_seconds)
     plan = target.plan(
@@ -168,6 +166,11 @@ class WorkerRun:
     files: int
     rows: int
     peak_mb: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.finished - self.started
 
 
 class Worker:

@@ -1,8 +1,9 @@
 """Figures: medians of paired runs, with their spread, held against their goals."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,25 +13,19 @@ from typing import Any
 class Goal:
     """What a figure should be at least, or at most."""
 
+    sign: str
     limit: float
-    at_least: bool
 
     def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+        return f"{self.sign} {self.limit:g}"
 
     def is_met_by(self, value: float) -> bool:
         """Compare."""
-        return value >= self.limit if self.at_least else value <= self.limit
+        return value >= self.limit if self.sign == "≥" else value <= self.limit
 
 
-def at_least(limit: float) -> Goal:
-    """More is better."""
-    return Goal(limit, at_least=True)
-
-
-def at_most(limit: float) -> Goal:
-    """Less is better."""
-    return Goal(limit, at_least=False)
+at_least = partial(Goal, "≥")
+at_most = partial(Goal, "≤")
 
 
 @dataclass(frozen=True)
@@ -106,6 +101,12 @@ def write(path: Path, figures: Iterable[Figure], about: dict[str, Any]) -> None:
         },
     }
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+def in_turn(pairs: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Take so many pairs of measurements, one after the other; return what each found."""
+    rounds = [[measure() for measure in measures] for _ in range(pairs)]
+    return [list(found) for found in zip(*rounds, strict=True)]
 
 
 def ratios(upper: Iterable[float], lower: Iterable[float]) -> tuple[float, ...]:

@@ -13,8 +13,8 @@ from benchmarks.project import Ground, Project
 from local.aws import Aws
 from local.functions import RULE, function_environment
 from local.postgres import ROOT
-from local.stack import write_parameters
-from storage_cleanup.config.parameters import DEFAULTS
+from local.stack import PARAMETER_PATH
+from storage_cleanup.config.parameters import SECRETS
 
 HANDLER = """
 import json, pathlib, sys
@@ -35,9 +35,9 @@ def answer():
 def environment_for(ground: Ground, project: Project) -> Iterator[Mapping[str, str]]:
     """Yield the environment of a deployed function, with its parameters and its rule in moto."""
     with Aws(ground.directory / "aws") as aws:
-        overrides = {"phases/temp-files": "false", "buckets": project.bucket}
-        write_parameters(aws, project.origin, project.key, project.database_url, overrides)
-        aws.put_rule(RULE, int(DEFAULTS["production/interval-minutes"]))
+        parameters = project.parameters(phases__temp_files="false", buckets=project.bucket)
+        aws.put_parameters(PARAMETER_PATH, parameters, SECRETS)
+        aws.put_rule(RULE, int(parameters["production/interval-minutes"]))
         yield {
             **os.environ,
             **function_environment(aws),

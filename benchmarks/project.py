@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
+import httpx
 import psycopg
 
-from local import ground
+import local.ground
+import local.project
 from local.keys import Keys
 from local.postgres import SUPERUSER, Database
 from local.storage import StorageServer
@@ -68,8 +70,8 @@ _WITH_TRIGGERS = "alter table public.user_assets enable always trigger storage_c
 
 
 @dataclass
-class Target:
-    """What a cycle needs to know of a project; small enough to be handed to other processes.
+class Target(local.project.Project):
+    """A project with orphans in a bucket, as it is handed to other processes.
 
     Attributes
     ----------
@@ -77,11 +79,13 @@ class Target:
         The age from which orphans that ``seed`` has made may go.
     """
 
-    origin: str
-    key: str
     bucket: str
-    database_url: str
     max_age_seconds: float = 3600.0
+
+    def http(self) -> httpx.Client:
+        """Return a client of Storage's own API, which nothing of the product stands between."""
+        headers = {"Authorization": f"Bearer {self.key}", "apikey": self.key}
+        return httpx.Client(base_url=f"{self.origin}/storage/v1", headers=headers, timeout=60)
 
     def plan(self, options: Mapping[str, Any], scope: Mapping[str, Any]) -> UUID | None:
         """Return the plan that keeps the next cycle to this project's own orphans; None where there are no others."""
@@ -124,7 +128,7 @@ class EmbeddedProject(Project):
     """A database of its own on the embedded stack, with Storage bound to it."""
 
     def __init__(self, database: Database, storage: StorageServer, files: Path) -> None:
-        super().__init__(storage.url, Keys().service_role, "images", database.url())
+        super().__init__(storage.url, Keys().service_role, database.url(), "images")
         self._database = database
         self._files = files
         self.storage = storage
@@ -175,7 +179,7 @@ class EmbeddedProject(Project):
         )
 
 
-class Ground(ground.Ground):
+class Ground(local.ground.Ground):
     """The servers of the embedded stack that benchmarks need."""
 
     is_embedded = True

@@ -8,12 +8,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import psycopg
 
 from benchmarks.project import AGE_SECONDS, Project
 from local.application import age_jobs
-from local.ground import project_in
+from local.project import project_in
 
 _UPLOADS = 8
 _NOT_EMPTY = (
@@ -36,13 +35,9 @@ class RemoteProject(Project):
 
     def __init__(self, origin: str, key: str, database_url: str) -> None:
         # Storage says when a file was made, and nobody can make it older.
-        super().__init__(origin.rstrip("/"), key, f"benchmark-{uuid4().hex[:12]}", database_url, max_age_seconds=60.0)
+        super().__init__(origin.rstrip("/"), key, database_url, f"benchmark-{uuid4().hex[:12]}", max_age_seconds=60.0)
         self._jobs: list[UUID] = []
-        self._http = httpx.Client(
-            base_url=f"{self.origin}/storage/v1",
-            headers={"Authorization": f"Bearer {key}", "apikey": key},
-            timeout=60,
-        )
+        self._http = self.http()
 
     @contextmanager
     def project(self) -> Iterator["RemoteProject"]:
@@ -148,7 +143,7 @@ def from_environment(environment: Mapping[str, str]) -> RemoteProject | None:
         raise NotUsableError(error) from error
     if named is None:
         return None
-    project = RemoteProject(named.storage_url, named.key, named.database_url)
+    project = RemoteProject(named.origin, named.key, named.database_url)
     try:
         with psycopg.connect(project.database_url, connect_timeout=10, prepare_threshold=None) as database:
             database.execute("select id from public.render_jobs limit 0")

@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 
 from benchmarks import cycles
-from benchmarks.cycles import Worker
+from benchmarks.cycles import Worker, WorkerRun
 from benchmarks.figures import Figure, ratios
-from benchmarks.plot import Drain, draw
+from benchmarks.plot import draw
 from benchmarks.project import EmbeddedProject, Ground
 from local.postgres import ROOT
 
@@ -17,19 +17,19 @@ def memory(ground: Ground, *, quick: bool) -> Iterator[Figure]:
     """Drain backlogs that grow by ten, and compare the peaks; draws the plot, unless quick."""
     small, middle, large = (1000, 3000, 10_000) if quick else (10_000, 100_000, 1_000_000)
     drains = [_drain(ground, size) for size in (small, small, small, middle, large)]
-    peaks = [drain.peak_mb for drain in drains if drain.backlog == small]
+    peaks = [drain.peak_mb for drain in drains if drain.files == small]
     last = drains[-1]
     note = "; ".join(
-        f"{drain.backlog:,}: {drain.peak_mb:.0f} MB, {drain.seconds:.1f} s ({drain.backlog / drain.seconds:,.0f}/s)"
+        f"{drain.files:,}: {drain.peak_mb:.0f} MB, {drain.seconds:.1f} s ({drain.files / drain.seconds:,.0f}/s)"
         for drain in drains[2:]
     )
     yield Figure("memory_growth", tuple(last.peak_mb / peak for peak in peaks), note)
-    yield Figure("peak_rss_mb", (last.peak_mb,), f"at {last.backlog:,}, with all that the function imports")
+    yield Figure("peak_rss_mb", (last.peak_mb,), f"at {last.files:,}, with all that the function imports")
     if not quick:
         draw(PLOT, drains[2:])
 
 
-def _drain(ground: Ground, backlog: int) -> Drain:
+def _drain(ground: Ground, backlog: int) -> WorkerRun:
     with ground.project() as project:
         project.seed(backlog, stored=False)
         with Worker(project) as worker:
@@ -37,7 +37,7 @@ def _drain(ground: Ground, backlog: int) -> Drain:
             run = worker.result()
     if (run.files, run.rows) != (backlog, backlog):
         raise RuntimeError(f"Of {backlog} files {run.files} were removed, and {run.rows} rows")
-    return Drain(backlog, run.finished - run.started, run.peak_mb)
+    return run
 
 
 def history(ground: Ground, *, quick: bool) -> Iterator[Figure]:

@@ -5,7 +5,7 @@ from functools import partial
 from statistics import median
 
 from benchmarks import ceiling, cycles, original
-from benchmarks.figures import Figure, rates, ratios
+from benchmarks.figures import Figure, in_turn, rates, ratios
 from benchmarks.project import REAL_PACE_MS, EmbeddedProject, Ground, Project, Source
 
 _PUSHED_BACK = 0.2
@@ -17,7 +17,7 @@ def vs_original_local(source: Source, *, quick: bool) -> Iterator[Figure]:
 
     def theirs(project: Project) -> float:
         project.seed(count, saved=count // 4)
-        return original.run(project).rate
+        return original.run(project)
 
     def ours(project: Project) -> float:
         project.seed(count, saved=count // 4)
@@ -33,7 +33,7 @@ def vs_original_50ms(source: Source, *, quick: bool) -> Iterator[Figure]:
 
     def theirs(project: Project) -> float:
         project.seed(count if source.is_embedded else sample, saved=count // 4 if source.is_embedded else 0)
-        return original.run(project, sample=sample, delay=_slowed(project)).rate
+        return original.run(project, sample=sample, delay=_slowed(project))
 
     def ours(project: Project) -> float:
         project.seed(count, saved=count // 4)
@@ -76,12 +76,13 @@ def _in_turn(
     source: Source, pairs: int, one: Callable[..., float], other: Callable[..., float]
 ) -> tuple[list[float], list[float]]:
     """Measure both in turn, each time on a project of its own."""
-    found: tuple[list[float], list[float]] = ([], [])
-    for _ in range(pairs):
-        for measure, values in zip((one, other), found, strict=True):
-            with source.project() as project:
-                values.append(measure(project))
-    return found
+
+    def on_project(measure: Callable[..., float]) -> float:
+        with source.project() as project:
+            return measure(project)
+
+    first, second = in_turn(pairs, partial(on_project, one), partial(on_project, other))
+    return first, second
 
 
 def _against_ceiling(

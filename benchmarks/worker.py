@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import cycles
@@ -22,19 +23,8 @@ def main() -> None:
     sys.stdin.readline()
     started = time.monotonic()
     run = cycles.run(target, in_flight=order["in_flight"])
-    print(
-        json.dumps(
-            {
-                "started": started,
-                "finished": time.monotonic(),
-                "files": run.files,
-                "rows": run.rows,
-                "peak_mb": peak_mb(),
-            }
-        ),
-        file=answers,
-        flush=True,
-    )
+    told = cycles.WorkerRun(started, time.monotonic(), run.files, run.rows, peak_mb())
+    print(json.dumps(asdict(told)), file=answers, flush=True)
 
 
 def peak_mb() -> float:

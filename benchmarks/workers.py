@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 from benchmarks.cycles import Worker
-from benchmarks.figures import Figure, rates, ratios
+from benchmarks.figures import Figure, in_turn, rates, ratios
 from benchmarks.project import EmbeddedProject, Ground
 
 _IN_FLIGHT = 4
@@ -19,10 +20,7 @@ def workers(ground: Ground, *, quick: bool) -> Iterator[Figure]:
 
 
 def _compare(ground: Ground, key: str, count: int, pairs: int, *, slowed_ms: int) -> Figure:
-    one, four = [], []
-    for _ in range(pairs):
-        one.append(_drain(ground, count, 1, slowed_ms))
-        four.append(_drain(ground, count, 4, slowed_ms))
+    one, four = in_turn(pairs, *(partial(_drain, ground, count, number, slowed_ms) for number in (1, 4)))
     note = f"{rates('four', four)}, {rates('one', one)}; {_IN_FLIGHT} in flight each; each object removed exactly once"
     return Figure(key, ratios(four, one), note)
 

@@ -31,10 +31,10 @@ from typing import Any
 from local.aws import Aws
 from local.clock import PRODUCTION, Clock
 from local.functions import Functions, function_for
-from local.ground import project_in
+from local.project import parameter_name, project_in
 from local.scenario import embedded
-from local.stack import parameter_name, workspace, write_parameters
-from storage_cleanup.config.parameters import PARAMETERS
+from local.stack import PARAMETER_PATH, workspace
+from storage_cleanup.config.parameters import PARAMETERS, SECRETS
 from storage_cleanup.errors import StorageCleanupError
 
 PREFIX = "STORAGE_CLEANUP_"
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parameters_in(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters that variables set, by their names as ``write_parameters`` takes them.
+    """Return the parameters that variables set, by their names as ``Project.parameters`` takes them.
 
     Raises
     ------
@@ -105,8 +105,8 @@ def _stack(environment: Mapping[str, str], parameters: Mapping[str, str]) -> Ite
     with workspace("invoke") as directory, Aws(directory) as aws:
         temp = directory / "temp"
         temp.mkdir()
-        own = {"temp__directories": str(temp), **parameters}
-        write_parameters(aws, project.storage_url, project.key, project.database_url, own)
+        own = project.parameters(**{"temp__directories": str(temp), **parameters})
+        aws.put_parameters(PARAMETER_PATH, own, SECRETS)
         yield aws, Functions(aws, sys.stderr)
 
 

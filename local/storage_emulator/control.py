@@ -15,8 +15,6 @@ DELETE  ``/stats``   set all counters to zero
 Faults and counters know an operation by the name of its view in ``routes``: ``remove``, ``upload``, ``list_folder`` ...
 """
 
-from pathlib import Path
-
 from flask import Blueprint, Response, jsonify, request
 
 from local.storage_emulator.emulator import Emulator
@@ -28,13 +26,7 @@ def control_routes(emulator: Emulator) -> Blueprint:
 
     @control.put("/target")
     def use() -> Response:
-        wanted = request.get_json()
-        emulator.use(
-            wanted["database_url"],
-            Path(wanted["directory"]),
-            pool_size=wanted["pool_size"],
-            statement_timeout_ms=wanted["statement_timeout_ms"],
-        )
+        emulator.use(**request.get_json())
         return jsonify({})
 
     @control.delete("/target")
@@ -45,14 +37,14 @@ def control_routes(emulator: Emulator) -> Blueprint:
     @control.put("/faults")
     def configure_faults() -> Response | tuple[Response, int]:
         try:
-            emulator.faults.configure(request.get_json())
-        except ValueError as error:
+            emulator.faults.configure(**request.get_json())
+        except (TypeError, ValueError) as error:
             return jsonify({"message": str(error)}), 400
         return jsonify({})
 
     @control.delete("/faults")
     def clear_faults() -> Response:
-        emulator.faults.configure({})
+        emulator.faults.configure()
         return jsonify({})
 
     @control.get("/stats")

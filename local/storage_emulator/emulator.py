@@ -24,12 +24,12 @@ class Emulator:
         self._pool: Pool | None = None
         self._blobs: Blobs | None = None
 
-    def use(self, database_url: str, directory: Path, *, pool_size: int, statement_timeout_ms: int) -> None:
+    def use(self, database_url: str, directory: str, *, pool_size: int, statement_timeout_ms: int) -> None:
         """Work on a database and a directory from now on, with all counters at zero and no faults."""
         self.release()
         self._pool = Pool(database_url, size=pool_size, statement_timeout_ms=statement_timeout_ms)
-        self._blobs = Blobs(directory)
-        self.faults.configure({})
+        self._blobs = Blobs(Path(directory))
+        self.faults.configure()
         self.stats.reset()
 
     def release(self) -> None:

@@ -1,16 +1,16 @@
-"""Where campaigns take place: the servers and cycles of ``local.ground``, with no breaker in the way."""
+"""Where campaigns take place: the servers of ``local.ground``, and cycles, with no breaker in the way."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import local.ground
+from local import ground, project
 from local.postgres import Database
 
 
-@dataclass(frozen=True)
-class Project(local.ground.Project):
+@dataclass
+class Project(project.Project):
     """A project whose cycles no breaker stops.
 
     Attributes
@@ -23,11 +23,15 @@ class Project(local.ground.Project):
 
     def parameters(self, **overrides: str) -> dict[str, str]:
         """Return the parameters of a deployment for this project."""
-        breakers = {"limits/max-saved-drop-percent": "100", "limits/max-failure-percent": "100"}
-        return super().parameters(**breakers, **overrides)
+        own = {
+            "phases/temp-files": "false",
+            "limits/max-saved-drop-percent": "100",
+            "limits/max-failure-percent": "100",
+        }
+        return super().parameters(**own | overrides)
 
 
-class Ground(local.ground.Ground):
+class Ground(ground.Ground):
     """Running servers, on which projects come and go."""
 
     def project(self, database: Database) -> Project:

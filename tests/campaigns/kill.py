@@ -137,7 +137,7 @@ def _mined_request(fuse: Fuse, project: Project) -> Callable[..., httpx.Response
         fuse.passes(f"before {name}")
         if fuse.burns(f"during {name}"):
             latency = {"latency_ms": _SERVER_SECONDS * 1000}
-            httpx.put(f"{project.storage_url}/_control/faults", json=latency).raise_for_status()
+            httpx.put(f"{project.origin}/_control/faults", json=latency).raise_for_status()
             threading.Timer(_CLIENT_SECONDS, die).start()
             original(self, request)
             raise AssertionError("outlived its death")

@@ -63,7 +63,7 @@ class Saver:
 
     def __init__(self, project: Project, seed: str) -> None:
         self._random = random.Random(seed)
-        self._origin = project.storage_url
+        self._origin = project.origin
         self._me = UUID(int=self._random.getrandbits(128), version=4)
         self.account: Counter[str] = Counter()
         self._backend = psycopg.connect(project.database_url, autocommit=True)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from local.application import Application
-from local.ground import VARIABLES
 from local.invoke import PREFIX, parameters_in
+from local.project import VARIABLES
 from tests.conftest import Servers
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
-from local import ground
+from local import project as projects
 from local.keys import Keys
 from local.postgres import Database
 from local.storage import StorageServer
@@ -38,7 +38,7 @@ def cycle(
     **overrides: str,
 ) -> RunResult:
     """Run a cycle as the handler would; ``database_url`` and ``key`` stand in for the settings' own."""
-    own = ground.Project(project.storage.url, project.keys.service_role, project.database.url())
+    own = projects.Project(project.storage.url, project.keys.service_role, project.database.url())
     reached = replace(own, key=key or own.key, database_url=database_url or own.database_url)
     return reached.cycle(settings=own.settings(**overrides), seconds=seconds, now=now, backoff=IMPATIENT)
 
