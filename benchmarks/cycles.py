@@ -5,21 +5,16 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any, Self
-from unittest.mock import patch
 
 from benchmarks.project import Target
 from local.postgres import ROOT
-from storage_cleanup.cleanup import cycle as cycle_module
-from storage_cleanup.cleanup.concurrency import Pace
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import RunOptions
+from storage_cleanup.limits import MOST_REQUESTS
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Phase, Status, Trigger
 from storage_cleanup.postgres.ledger import Database
@@ -48,15 +43,15 @@ class _TimedDatabase(Database):
     """The adapter, remembering how long each call took."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url)
+        super().__init__(url, statement_timeout=timedelta(minutes=5))
         self.calls: dict[str, list[float]] = {}
 
-    def _rows(self, row: Any, query: str, *, timeout: timedelta = timedelta(minutes=5), **parameters: Any) -> list[Any]:
+    def _run(self, row: Any, name: str, statement: str, **parameters: Any) -> list[Any]:
         started = time.perf_counter()
         try:
-            return super()._rows(row, query, timeout=timeout, **parameters)
+            return super()._run(row, name, statement, **parameters)
         finally:
-            self.calls.setdefault(query, []).append(time.perf_counter() - started)
+            self.calls.setdefault(name, []).append(time.perf_counter() - started)
 
 
 class _GuestDatabase(_TimedDatabase):
@@ -84,7 +79,7 @@ class _SlowStore(ObjectStore):
 def run(
     target: Target,
     *,
-    in_flight: int | None = None,
+    in_flight: int = MOST_REQUESTS,
     delay: float = 0.0,
     most: int = NO_LIMIT,
     expected: int | None = None,
@@ -94,7 +89,7 @@ def run(
     Parameters
     ----------
     in_flight
-        Most requests at a time; the product's own limit unless given.
+        Most requests at a time.
     delay
         Seconds to add to every removal, where the server can't be told to.
     most
@@ -122,15 +117,14 @@ def run(
     options = RunOptions(Trigger.MANUAL, False, phases, age, most, str(plan) if plan else None)
     watch = Watch(lambda: 7_200_000, lambda: True)
     adapter = _GuestDatabase if plan else _TimedDatabase
-    with _most_in_flight(in_flight):
-        started = time.perf_counter()
-        with (
-            adapter(target.database_url) as database,
-            _SlowStore(target.origin, target.key, give_up=watch.stop_reason) as store,
-        ):
-            store.delay = delay
-            result = run_cycle(settings, options, database=database, store=store, watch=watch)
-        seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    with (
+        adapter(target.database_url) as database,
+        _SlowStore(target.origin, target.key, give_up=watch.stop_reason) as store,
+    ):
+        store.delay = delay
+        result = run_cycle(settings, options, database=database, store=store, watch=watch, most_requests=in_flight)
+    seconds = time.perf_counter() - started
     slowest_query, times = max(database.calls.items(), key=lambda call: max(call[1]))
     outcome = CycleRun(
         seconds, _deleted(result, Phase.STORAGE_FILES), _deleted(result, Phase.RENDER_JOBS), max(times), slowest_query
@@ -145,13 +139,6 @@ def run(
 
 def _deleted(result: RunResult, phase: Phase) -> int:
     return result.phases[phase].deleted
-
-
-@contextmanager
-def _most_in_flight(requests: int | None) -> Iterator[None]:
-    pace: Callable[[], Pace] = partial(Pace, most=requests, limit=requests) if requests else Pace
-    with patch.object(cycle_module, "Pace", pace):
-        yield
 
 
 # -- in processes of their own -----------------------------------------------------------------------------------------
@@ -176,7 +163,7 @@ class WorkerRun:
 class Worker:
     """A process that is ready to run a cycle, with everything imported that the function imports."""
 
-    def __init__(self, target: Target, *, in_flight: int | None = None) -> None:
+    def __init__(self, target: Target, *, in_flight: int = MOST_REQUESTS) -> None:
         order = {"target": dataclasses.asdict(target), "in_flight": in_flight}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", json.dumps(order)],

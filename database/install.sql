@@ -682,6 +682,16 @@ begin
     values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of);
 end $$;
 
+-- The dry run of that id, and whether it may still be carried out.
+create or replace function storage_cleanup.plan(plan uuid)
+returns table (options jsonb, scope jsonb, finished boolean, fresh boolean, used boolean)
+language sql stable security definer set search_path = ''
+as $$
+    select run.options, run.scope, status in ('succeeded', 'partial'), started_at > now() - interval '24 hours',
+           exists (select from storage_cleanup.run as later where later.override_of = run.id)
+    from storage_cleanup.run where id = plan.plan and dry_run
+$$;
+
 -- Is the run's process still at work? Its connection tells at once; behind a pooler, its last sign of life within two minutes.
 create or replace function storage_cleanup.is_alive(run storage_cleanup.run) returns boolean
 language sql stable security definer set search_path = ''
@@ -1293,6 +1303,16 @@ as $$
     from waiting, saved
 $$;
 
+-- What a run leaves for the next: orphans past the age with unfinished claims, the claims that keep failing, and what this
+-- run had to leave to others or to later.
+create or replace function storage_cleanup.backlog(this_run uuid, max_age interval)
+returns table (remaining bigint, stuck bigint, left_alone jsonb)
+language sql stable security definer set search_path = ''
+as $$
+    select storage_cleanup.remaining(max_age), (select stuck from storage_cleanup.unfinished()),
+           coalesce((select jsonb_agg(jsonb_build_array(phase, reason, found)) from storage_cleanup.left_alone(this_run)), '[]')
+$$;
+
 -- Closes a run. What a run that was found good had counted is what the next one is judged by.
 create or replace function storage_cleanup.finish_run(this_run uuid, status text, summary jsonb, found_good boolean) returns void
 language sql security definer set search_path = ''
@@ -1497,7 +1517,7 @@ as $$
 $$;
 
 -- Foreign keys that reference render_jobs and have no index: their whole table is read for every row that is deleted.
-create or replace function storage_cleanup.foreign_keys_without_index() returns table (foreign_key text)
+create or replace function storage_cleanup.foreign_keys_without_index() returns setof text
 language sql stable security definer set search_path = ''
 as $$
     select format('%s (%s)', conrelid::regclass, (
@@ -1532,6 +1552,18 @@ begin
     end if;
 end $$;
 
+-- What cycles and health call, and nothing else.
+create or replace function storage_cleanup.worker_functions() returns setof regprocedure
+language sql stable
+as $$
+    select oid::regprocedure from pg_proc
+    where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
+        'schema_version', 'distrust', 'buckets', 'count_saved', 'plan', 'start_run', 'due', 'park', 'claim', 'adopt',
+        'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
+        'reconcile_if_due', 'prune', 'judge_saved', 'finish_run', 'stored', 'orphans', 'completed', 'assets', 'integrity',
+        'orphan_bytes', 'index_use', 'triggers_off', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])
+$$;
+
 revoke all on all tables in schema storage_cleanup from public;
 revoke all on all functions in schema storage_cleanup from public;
 grant execute on function
@@ -1539,27 +1571,20 @@ grant execute on function
     storage_cleanup.job_ids_in(text), storage_cleanup.has_file(text)
     to public;      -- indexes on the application's tables call them
 
+grant execute on function storage_cleanup.worker_functions() to public;     -- health asks any role for what it lacks
+
 grant usage on schema storage_cleanup to storage_cleanup_worker;
 grant select on storage_cleanup.run, storage_cleanup.deletion, storage_cleanup.candidate, storage_cleanup.plan_job,
     storage_cleanup.usage
     to storage_cleanup_worker;
-grant execute on function
-    storage_cleanup.schema_version(), storage_cleanup.distrust(), storage_cleanup.buckets(), storage_cleanup.count_saved(),
-    storage_cleanup.start_run(uuid, text, boolean, jsonb, jsonb, uuid),
-    storage_cleanup.due(uuid, boolean, interval, timestamptz, uuid, integer, boolean, uuid),
-    storage_cleanup.park(uuid[], text[], interval),
-    storage_cleanup.claim(uuid, uuid[], text[], interval, boolean, uuid, text[]),
-    storage_cleanup.adopt(uuid, integer), storage_cleanup.settle(uuid, uuid[], text),
-    storage_cleanup.give_back(uuid, uuid[]), storage_cleanup.give_back_abandoned(), storage_cleanup.left_alone(uuid),
-    storage_cleanup.leftover_rows(uuid, uuid, integer), storage_cleanup.delete_rows(uuid, uuid[]),
-    storage_cleanup.claim_fileless(uuid, uuid[], interval, boolean, uuid),
-    storage_cleanup.remaining(interval), storage_cleanup.unfinished(), storage_cleanup.reconcile_if_due(), storage_cleanup.prune(interval),
-    storage_cleanup.judge_saved(uuid), storage_cleanup.finish_run(uuid, text, jsonb, boolean),
-    storage_cleanup.stored(), storage_cleanup.orphans(interval, interval), storage_cleanup.completed(timestamptz),
-    storage_cleanup.assets(timestamptz), storage_cleanup.integrity(text[], text[], interval, interval),
-    storage_cleanup.orphan_bytes(), storage_cleanup.index_use(), storage_cleanup.triggers_off(), storage_cleanup.foreign_keys_without_index(),
-    storage_cleanup.lock_trouble()
-    to storage_cleanup_worker;
+do $$
+declare
+    needed regprocedure;
+begin
+    for needed in select storage_cleanup.worker_functions() loop
+        execute format('grant execute on function %s to storage_cleanup_worker', needed);
+    end loop;
+end $$;
 
 -- What is there already, and what the triggers missed while they were away.
 select storage_cleanup.reconcile('epoch');

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
@@ -11,6 +11,7 @@ from storage_cleanup.cleanup.options import resolve
 from storage_cleanup.config.parameters import DEFAULTS
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.events.cleanup import CleanupRequest
+from storage_cleanup.limits import LOCK_TIMEOUT, PAGE_SIZE, STORAGE, HttpPatience
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Trigger
 from storage_cleanup.postgres import ledger
@@ -55,23 +56,31 @@ class Project:
         *,
         settings: Settings | None = None,
         seconds: float = 900,
-        now: Callable[[], float] = time.time,
+        lock_timeout: timedelta = LOCK_TIMEOUT,
+        patience: HttpPatience = STORAGE,
         backoff: Backoff = BACKOFF,
+        page_size: int = PAGE_SIZE,
+        now: Callable[[], float] = time.time,
     ) -> RunResult:
         """Run a cycle as the handler would; with a client of its own, unless one is given that others use as well."""
         settings = settings or self.settings()
         options = resolve(CleanupRequest(Trigger.MANUAL), settings)
         end = time.monotonic() + seconds
         watch = Watch(lambda: max(0, int((end - time.monotonic()) * 1000)), lambda: True)
-        client: AbstractContextManager[ObjectStore] = (
-            nullcontext(store)
-            if store
-            else ObjectStore(
-                self.origin, self.key, give_up=watch.stop_reason, seconds_for=watch.seconds_for, backoff=backoff
+        with (
+            ledger.Database(self.database_url, watch.seconds_for, lock_timeout=lock_timeout) as database,
+            ObjectStore(
+                self.origin,
+                self.key,
+                give_up=watch.stop_reason,
+                seconds_for=watch.seconds_for,
+                backoff=backoff,
+                patience=patience,
+            ) as own,
+        ):
+            return run_cycle(
+                settings, options, database=database, store=store or own, watch=watch, page_size=page_size, now=now
             )
-        )
-        with ledger.Database(self.database_url, watch.seconds_for) as database, client as used:
-            return run_cycle(settings, options, database=database, store=used, watch=watch, now=now)
 
 
 def project_in(environment: Mapping[str, str]) -> Project | None:

@@ -10,6 +10,7 @@ from local import project as projects
 from local.keys import Keys
 from local.postgres import Database
 from local.storage import StorageServer
+from storage_cleanup.limits import LOCK_TIMEOUT, PAGE_SIZE, STORAGE, HttpPatience
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.storage.object_store import Backoff
 
@@ -34,13 +35,24 @@ def cycle(
     database_url: str | None = None,
     key: str | None = None,
     seconds: float = 900,
+    lock_timeout: timedelta = LOCK_TIMEOUT,
+    patience: HttpPatience = STORAGE,
+    page_size: int = PAGE_SIZE,
     now: Callable[[], float] = time.time,
     **overrides: str,
 ) -> RunResult:
     """Run a cycle as the handler would; ``database_url`` and ``key`` stand in for the settings' own."""
     own = projects.Project(project.storage.url, project.keys.service_role, project.database.url())
     reached = replace(own, key=key or own.key, database_url=database_url or own.database_url)
-    return reached.cycle(settings=own.settings(**overrides), seconds=seconds, now=now, backoff=IMPATIENT)
+    return reached.cycle(
+        settings=own.settings(**overrides),
+        seconds=seconds,
+        lock_timeout=lock_timeout,
+        patience=patience,
+        backoff=IMPATIENT,
+        page_size=page_size,
+        now=now,
+    )
 
 
 def ledger(project: Project) -> list[tuple[str, int, str | None]]:

@@ -23,13 +23,14 @@ from local.application import Application
 from local.postgres import Postgres
 from local.stack import PARAMETER_PATH
 from local.storage_emulator.faults import Fault
+from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
-from storage_cleanup.cleanup.phases import storage_files
 from storage_cleanup.errors import ConfigurationError, ObjectStoreError, RequestError
+from storage_cleanup.limits import HttpPatience
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Status
-from storage_cleanup.postgres import ledger as database_module
-from storage_cleanup.storage import client as storage_client
+from storage_cleanup.postgres.connection import Transactions
+from storage_cleanup.postgres.ledger import Database
 from storage_cleanup.storage.client import StorageClient
 from storage_cleanup.storage.object_store import ObjectStore, Removal
 from tests.conftest import Servers
@@ -40,21 +41,19 @@ ROOT = Path(__file__).resolve().parents[2]
 A_WHILE = timedelta(minutes=16)
 SCHEDULED = json.loads((ROOT / "events" / "scheduled.json").read_text())
 
-DEFAULTS: dict[str, Any] = database_module.Database._rows.__kwdefaults__ or {}
-
 Configure = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
 def impatience(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that takes seconds elsewhere takes a moment here."""
-    monkeypatch.setattr(storage_client, "_TIMEOUT", httpx.Timeout(0.5, connect=2))
-    monkeypatch.setattr(app, "ObjectStore", partial(ObjectStore, backoff=IMPATIENT))
+    patience = HttpPatience(connect_seconds=2, read_seconds=0.5, total_seconds=30)
+    monkeypatch.setattr(app, "ObjectStore", partial(ObjectStore, backoff=IMPATIENT, patience=patience))
 
 
 @pytest.fixture
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_files, "BATCH_SIZE", 10)
+def small_batches(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "run_cycle", partial(run_cycle, page_size=10))
 
 
 def nothing_happened(answer: dict[str, Any], application: Application, *, files: int) -> None:
@@ -557,10 +556,10 @@ def test_a_row_that_somebody_has_locked_is_skipped_and_done_next_time(
 
 
 def test_a_table_that_somebody_has_locked_fails_the_run_and_is_done_next_time(
-    application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    app: ModuleType, application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     application.render_many(3)
-    monkeypatch.setattr(database_module, "_LOCK", timedelta(milliseconds=200))
+    monkeypatch.setattr(app, "Database", partial(Database, lock_timeout=timedelta(milliseconds=200)))
     with servers.database.connect(autocommit=False) as other:
         other.execute("lock table render_jobs")
         answer = cleanup()
@@ -571,11 +570,11 @@ def test_a_table_that_somebody_has_locked_fails_the_run_and_is_done_next_time(
 
 
 def test_a_statement_that_takes_too_long_fails_the_run_and_is_done_next_time(
-    application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    app: ModuleType, application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     application.render_many(3)
     with servers.database.connect(autocommit=False) as other, monkeypatch.context() as patched:
-        patched.setitem(DEFAULTS, "timeout", timedelta(milliseconds=200))
+        patched.setattr(app, "Database", partial(Database, statement_timeout=timedelta(milliseconds=200)))
         other.execute("lock table render_jobs")
         answer = cleanup()
         assert answer["status"] == "failed"
@@ -590,16 +589,17 @@ def test_a_connection_that_is_lost_in_a_call_fails_the_run_and_the_next_one_fini
     saved = application.render()
     application.save(saved)
     application.render_many(3)
-    original = getattr(database_module.Database, call)
+    original = Transactions.run
 
-    def cut(database: database_module.Database, *arguments: Any, **named: Any) -> Any:
-        backend = database._transactions.connected().info.backend_pid
-        with servers.database.connect("supabase_admin") as superuser:
-            superuser.execute("select pg_terminate_backend(%s, 5000)", (backend,))
-        return original(database, *arguments, **named)
+    def cut(transactions: Transactions, row: Any, name: str, *arguments: Any, **named: Any) -> Any:
+        if name == call:
+            backend = transactions.connected().info.backend_pid
+            with servers.database.connect("supabase_admin") as superuser:
+                superuser.execute("select pg_terminate_backend(%s, 5000)", (backend,))
+        return original(transactions, row, name, *arguments, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(database_module.Database, call, cut)
+        patched.setattr(Transactions, "run", cut)
         assert cycle(servers).status is Status.FAILED
     assert cycle(servers).status is Status.SUCCEEDED
     assert application.jobs() == {saved.job_id}

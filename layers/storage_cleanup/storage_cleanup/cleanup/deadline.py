@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from storage_cleanup.errors import ConfigurationError
+from storage_cleanup.limits import RESERVE_SECONDS, SWITCH_SECONDS
 
 _log = logging.getLogger(__name__)
-_SWITCH_SECONDS = 1.0
 
 
 class Watch:
@@ -29,7 +29,7 @@ class Watch:
         remaining_milliseconds: Callable[[], int],
         enabled: Callable[[], bool],
         *,
-        reserve_seconds: float = 30.0,
+        reserve_seconds: float = RESERVE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._remaining_milliseconds = remaining_milliseconds
@@ -59,7 +59,7 @@ class Watch:
         if self.remaining_seconds < self._reserve_seconds:
             return "time_is_short"
         with self._lock:
-            if self._switched_off is None and self._clock() - self._asked_at >= _SWITCH_SECONDS:
+            if self._switched_off is None and self._clock() - self._asked_at >= SWITCH_SECONDS:
                 self._asked_at = self._clock()
                 self._switched_off = self._read_switch()
             return self._switched_off

@@ -127,7 +127,7 @@ CHECKS = (
     ),
     Check(
         "guard",
-        lambda sources: found.listed(sources.ask(Observer.distrust), _CRITICAL),
+        found.distrust,
         [],
         ok="The guard trigger is there and on, and the database sees every row.",
         critical="Cycles delete nothing until this is repaired: {value:; }.",

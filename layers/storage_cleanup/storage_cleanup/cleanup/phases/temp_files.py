@@ -9,13 +9,14 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Generator, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import Enum, auto
 from pathlib import Path
 
+from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.model.account import PhaseResult
 
 _logger = logging.getLogger(__name__)
@@ -24,50 +25,34 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHANGED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 
 
-def clean_temp_files(
-    directories: Sequence[Path],
-    prefixes: Sequence[str],
-    max_age: timedelta,
-    *,
-    now: float,
-    budget: int,
-    dry_run: bool,
-    stop: Callable[[], str | None],
-) -> PhaseResult:
-    """Remove the entries of ``directories`` that have one of ``prefixes`` and are older than ``max_age``.
+def clean_temp_files(order: Order, directories: Sequence[Path], prefixes: Sequence[str], *, now: float) -> PhaseResult:
+    """Remove the entries of ``directories`` that have one of ``prefixes`` and are older than the order's age.
 
     A directory counts as one thing, and goes only when it and everything below it is older. A symbolic link goes as
     what it is, never its target; a socket, pipe or device stays, and so does everything on another file system.
+
+    The age is judged by the later of ``mtime`` and ``ctime``: copies and archives bring an old ``mtime`` along, but
+    nobody can set ``ctime``. Whatever else renews it (chmod, chown, rename, a new hard link) starts the age anew.
 
     Parameters
     ----------
     directories
         Their direct children are candidates. One that is missing is logged; one that is a symbolic link or can't be
         read is named in the result's ``error``, and the others go on.
-    max_age
-        Judged by the later of ``mtime`` and ``ctime``: copies and archives bring an old ``mtime`` along, but nobody can
-        set ``ctime``. Whatever else renews it (chmod, chown, rename, a new hard link) starts the age anew.
     now
         Seconds since 1970.
-    budget
-        Most things that may be deleted; when one more would have to be, ``stopped`` is ``limit_reached``.
-    dry_run
-        Take the same decisions and delete nothing.
-    stop
-        Asked before every entry, at any depth: a reason to stop, or None.
-
-    Returns
-    -------
-    PhaseResult
-        Its ``seconds`` are left to the caller.
     """
-    sweep = _Sweep(
-        prefixes=tuple(prefixes), oldest_kept=now - max_age.total_seconds(), budget=budget, dry_run=dry_run, stop=stop
-    )
-    for directory in directories:
-        if sweep.result.stopped:
-            break
-        sweep.clean(directory)
+    started = time.monotonic()
+    sweep = _Sweep(order, tuple(prefixes), oldest_kept=now - order.max_age.total_seconds())
+    try:
+        for directory in directories:
+            if sweep.result.stopped:
+                break
+            sweep.clean(directory)
+    except OSError as error:
+        _logger.exception("Phase temp_files failed")
+        sweep.result.error = str(error)
+    sweep.result.seconds = time.monotonic() - started
     return sweep.result
 
 
@@ -93,11 +78,9 @@ class _StoppedError(Exception):
 class _Sweep:
     """One run of the phase: what it may do, and its account so far."""
 
+    order: Order
     prefixes: tuple[str, ...]
     oldest_kept: float
-    budget: int
-    dry_run: bool
-    stop: Callable[[], str | None]
     result: PhaseResult = field(default_factory=PhaseResult)
     siblings: set[tuple[int, ...]] = field(default_factory=set)
     """Files that lost a hard link to this sweep and have others: that alone has renewed their ctime."""
@@ -190,15 +173,15 @@ class _Sweep:
 
     def _remove_file(self, entry: "_Entry", status: os.stat_result) -> _Outcome:
         self._spend_budget()
-        if not self.dry_run:
+        if not self.order.dry_run:
             self._unlink(entry.name, entry.parent, status)
         self.result.bytes += status.st_size
-        return _Outcome.WOULD_DELETE if self.dry_run else _Outcome.DELETED
+        return _Outcome.WOULD_DELETE if self.order.dry_run else _Outcome.DELETED
 
     def _remove_directory(self, entry: "_Entry", descriptor: int) -> _Outcome:
         size = self._size_if_all_old(descriptor, entry.device)
         self._spend_budget()
-        if self.dry_run:
+        if self.order.dry_run:
             self.result.bytes += size
             return _Outcome.WOULD_DELETE
         self._empty(descriptor, entry.device)
@@ -238,16 +221,16 @@ class _Sweep:
             self.result.bytes += visit.status.st_size
 
     def _spend_budget(self) -> None:
-        if self.result.deleted + self.result.would_delete >= self.budget:
+        if self.result.deleted + self.result.would_delete >= self.order.budget:
             raise _StoppedError("limit_reached")
 
     def _ask_to_stop(self) -> None:
-        if reason := self.stop():
+        if reason := self.order.stop():
             raise _StoppedError(reason)
 
     def _ask_to_stop_halfway(self) -> None:
         """Stop inside a directory that has lost some entries already: it needs an outcome of its own."""
-        if reason := self.stop():
+        if reason := self.order.stop():
             self.result.stopped = reason
             raise _FailedError("stopped_halfway")
 
