@@ -1,13 +1,14 @@
 """Whole real cycles, as the handler runs them, in this process or in others that start together."""
 
-import dataclasses
 import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 
 from benchmarks.project import Target
 from local.postgres import ROOT
@@ -160,36 +161,32 @@ class WorkerRun:
         return self.finished - self.started
 
 
-class Worker:
-    """A process that is ready to run a cycle, with everything imported that the function imports."""
+def run_together(target: Target, number: int, *, in_flight: int = MOST_REQUESTS) -> list[WorkerRun]:
+    """Let processes begin together when each is ready, with everything imported that the function imports."""
+    order = json.dumps({"target": asdict(target), "in_flight": in_flight})
+    with ExitStack() as stack:
+        workers = [stack.enter_context(_worker(order)) for _ in range(number)]
+        for worker in workers:
+            _read(worker)
+        for worker in workers:
+            assert worker.stdin
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        return [WorkerRun(**json.loads(_read(worker))) for worker in workers]
 
-    def __init__(self, target: Target, *, in_flight: int = MOST_REQUESTS) -> None:
-        order = {"target": dataclasses.asdict(target), "in_flight": in_flight}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", json.dumps(order)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )  # fmt: skip
 
-    def __enter__(self) -> Self:
-        self._read()
-        return self
+@contextmanager
+def _worker(order: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.worker", order]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
 
-    def start(self) -> None:
-        """Let it begin."""
-        assert self._process.stdin
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-
-    def result(self) -> WorkerRun:
-        """Wait for its end."""
-        return WorkerRun(**json.loads(self._read()))
-
-    def _read(self) -> str:
-        assert self._process.stdout
-        if not (line := self._process.stdout.readline()):
-            raise RuntimeError("A worker has failed; its error is above")
-        return line
+def _read(worker: subprocess.Popen[str]) -> str:
+    assert worker.stdout
+    if not (line := worker.stdout.readline()):
+        raise RuntimeError("A worker has failed; its error is above")
+    return line

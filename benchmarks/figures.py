@@ -41,7 +41,7 @@ class Figure:
     note
         What the ratio is made of, in absolute figures of this machine.
     goal
-        From the register; None for what is only told.
+        None for what is only told.
     """
 
     key: str

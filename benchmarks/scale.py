@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks import cycles
-from benchmarks.cycles import Worker, WorkerRun
+from benchmarks.cycles import WorkerRun, run_together
 from benchmarks.figures import Figure, ratios
 from benchmarks.plot import draw
 from benchmarks.project import EmbeddedProject, Ground
@@ -32,9 +32,7 @@ def memory(ground: Ground, *, quick: bool) -> Iterator[Figure]:
 def _drain(ground: Ground, backlog: int) -> WorkerRun:
     with ground.project() as project:
         project.seed(backlog, stored=False)
-        with Worker(project) as worker:
-            worker.start()
-            run = worker.result()
+        (run,) = run_together(project, 1)
     if (run.files, run.rows) != (backlog, backlog):
         raise RuntimeError(f"Of {backlog} files {run.files} were removed, and {run.rows} rows")
     return run

@@ -14,32 +14,14 @@ _PUSHED_BACK = 0.2
 def vs_original_local(source: Source, *, quick: bool) -> Iterator[Figure]:
     """The original's algorithm on the same data and server."""
     count, pairs = (500, 1) if quick else (3000, 3) if source.is_embedded else (2000, 3)
-
-    def theirs(project: Project) -> float:
-        project.seed(count, saved=count // 4)
-        return original.run(project)
-
-    def ours(project: Project) -> float:
-        project.seed(count, saved=count // 4)
-        return cycles.run(project, expected=count).rate
-
-    slow, fast = _in_turn(source, pairs, theirs, ours)
+    slow, fast = _against_original(source, count, pairs)
     yield Figure("vs_original_local", ratios(fast, slow), _note(fast, "original", slow))
 
 
 def vs_original_50ms(source: Source, *, quick: bool) -> Iterator[Figure]:
     """The same with a server that takes 50 ms longer for each request."""
     count, pairs, sample = (2000, 1, 20) if quick else (20_000 if source.is_embedded else 5000, 3, 100)
-
-    def theirs(project: Project) -> float:
-        project.seed(count if source.is_embedded else sample, saved=count // 4 if source.is_embedded else 0)
-        return original.run(project, sample=sample, delay=_slowed(project))
-
-    def ours(project: Project) -> float:
-        project.seed(count, saved=count // 4)
-        return cycles.run(project, delay=_slowed(project), expected=count).rate
-
-    slow, fast = _in_turn(source, pairs, theirs, ours)
+    slow, fast = _against_original(source, count, pairs, sample=sample, slow_ms=50)
     note = f"{_note(fast, 'original', slow)}; the original removed {sample} files, its requests are extrapolated"
     yield Figure("vs_original_50ms", ratios(fast, slow), note)
 
@@ -85,20 +67,34 @@ def _in_turn(
     return first, second
 
 
+def _against_original(
+    source: Source, count: int, pairs: int, *, sample: int | None = None, slow_ms: int = 0
+) -> tuple[list[float], list[float]]:
+    # Where each file has to be uploaded first, no more than the original will remove.
+    most = None if source.is_embedded else sample
+
+    def theirs(project: Project) -> float:
+        project.seed(most or count, saved=0 if most else count // 4)
+        return original.run(project, sample=sample, delay=_slowed(project, slow_ms))
+
+    def ours(project: Project) -> float:
+        project.seed(count, saved=count // 4)
+        return cycles.run(project, delay=_slowed(project, slow_ms), expected=count).rate
+
+    return _in_turn(source, pairs, theirs, ours)
+
+
 def _against_ceiling(
     source: Source, setting: tuple[int, int], count: int, pairs: int, *, slow_ms: int = 0
 ) -> tuple[list[float], list[float]]:
-    def seeded(project: Project) -> list[str]:
-        names = project.seed(count)
-        if slow_ms and isinstance(project, EmbeddedProject):
-            project.slow_down(slow_ms)
-        return names
-
     def bare(project: Project) -> float:
-        return ceiling.run(project, seeded(project), setting)
+        names = project.seed(count)
+        _slowed(project, slow_ms)
+        return ceiling.run(project, names, setting)
 
     def ours(project: Project) -> float:
-        seeded(project)
+        project.seed(count)
+        _slowed(project, slow_ms)
         return cycles.run(project, expected=count).rate
 
     return _in_turn(source, pairs, bare, ours)
@@ -114,12 +110,13 @@ def _best_setting(source: Source, count: int) -> tuple[int, int]:
     return max(rates_by_setting, key=lambda setting: rates_by_setting[setting])
 
 
-def _slowed(project: Project) -> float:
-    """Add 50 ms to every removal, at the server where it can be told to; return what is to be added here."""
-    if isinstance(project, EmbeddedProject):
-        project.slow_down(50)
-        return 0.0
-    return 0.05
+def _slowed(project: Project, milliseconds: int) -> float:
+    """Add that to every removal, at the server where it can be told to; return the seconds to be added here."""
+    if not isinstance(project, EmbeddedProject):
+        return milliseconds / 1000
+    if milliseconds:
+        project.slow_down(milliseconds)
+    return 0.0
 
 
 def _note(ours: list[float], other: str, theirs: list[float]) -> str:

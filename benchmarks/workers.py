@@ -1,10 +1,9 @@
 """Several processes on one backlog."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.cycles import Worker
+from benchmarks.cycles import run_together
 from benchmarks.figures import Figure, in_turn, rates, ratios
 from benchmarks.project import EmbeddedProject, Ground
 
@@ -27,15 +26,12 @@ def _compare(ground: Ground, key: str, count: int, pairs: int, *, slowed_ms: int
 
 def _drain(ground: Ground, count: int, number: int, slowed_ms: int) -> float:
     """Drain a backlog with so many workers; return how many objects a second went."""
-    with ground.project() as project, ExitStack() as stack:
+    with ground.project() as project:
         project.seed(count, stored=False)
         if slowed_ms:
             project.slow_down(slowed_ms)
         project.storage.reset_stats()
-        started = [stack.enter_context(Worker(project, in_flight=_IN_FLIGHT)) for _ in range(number)]
-        for worker in started:
-            worker.start()
-        runs = [worker.result() for worker in started]
+        runs = run_together(project, number, in_flight=_IN_FLIGHT)
         _assert_once(project, count, sum(run.files for run in runs))
         return count / (max(run.finished for run in runs) - min(run.started for run in runs))
 
