@@ -4,13 +4,14 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from types import ModuleType
 from typing import Any, TextIO
+from unittest.mock import patch
 
 from local.aws import REGION, Aws
 from local.postgres import ROOT
@@ -64,7 +65,7 @@ class Functions:
 
     def invoke(self, name: str, event: object, *, seconds: float = 900) -> dict[str, Any]:
         """Invoke a function and return its answer, as JSON carries it. What the handler raises comes through."""
-        with _variables(self._environment), redirect_stdout(self._log):
+        with patch.dict(os.environ, self._environment), redirect_stdout(self._log):
             if name not in self._loaded:
                 self._loaded[name] = load_function(name)
                 if name == "cleanup":
@@ -111,17 +112,3 @@ def function_environment(aws: Aws) -> dict[str, str]:
 def _copy(value: object) -> Any:
     """Return a value as it arrives behind an invocation: what isn't JSON fails here."""
     return json.loads(json.dumps(value))
-
-
-@contextmanager
-def _variables(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

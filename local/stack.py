@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 from supabase import Client, ClientOptions, create_client
 
 from local.aws import Aws
@@ -100,16 +101,6 @@ def own_directory(purpose: str) -> Path:
     STACK_DIRECTORY.mkdir(exist_ok=True)
     for directory in STACK_DIRECTORY.glob("*-*"):
         owner = directory.name.rpartition("-")[2]
-        if owner.isdigit() and not _is_alive(int(owner)):
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(directory, ignore_errors=True)
     return STACK_DIRECTORY / f"{purpose}-{os.getpid()}"
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -43,16 +43,8 @@ class StorageServer(Server):
         statement_timeout_ms: int = 30_000,
     ) -> None:
         """Serve a database, as ``supabase_storage_admin``, from now on, with all counters at zero and no faults."""
-        self._steer(
-            "PUT",
-            "/target",
-            {
-                "database_url": database_url,
-                "directory": str(directory or self._bytes),
-                "pool_size": pool_size,
-                "statement_timeout_ms": statement_timeout_ms,
-            },
-        )
+        target = {"database_url": database_url, "directory": str(directory or self._bytes)}
+        self._steer("PUT", "/target", {**target, "pool_size": pool_size, "statement_timeout_ms": statement_timeout_ms})
 
     def release(self) -> None:
         """Let go of the database, so that it can be dropped at once."""

@@ -17,20 +17,4 @@ listing by cursor with folders or in another order than that of names, webhooks,
 server takes (``latency_ms`` makes up for that).
 
 Added: faults on demand and counters, below ``/_control``; the module ``control`` documents them.
-
-===================================  =================================================================================
-module                               subject
-===================================  =================================================================================
-``__main__``                         the process: arguments, and an HTTP server that keeps connections alive
-``app``                              the WSGI application: what all requests have in common
-``routes``                           the Storage API, one view an operation
-``requests``, ``answers``            what a request carries; what goes back
-``auth``                             keys and the tokens of signed URLs
-``errors``                           the wording and the status of each error
-``buckets``, ``objects``             the SQL of each operation
-``listing``                          the SQL of both ways to list
-``emulator``                         the state: database, bytes, secret, faults and counters
-``pool``, ``blobs``                  connections to the database; bytes on disk
-``faults``, ``stats``, ``control``   faults; counters; the routes that steer both
-===================================  =================================================================================
 """
