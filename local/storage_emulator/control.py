@@ -1,17 +1,5 @@
 """The routes by which tests steer the emulator, below ``/_control``; a real server has nothing like them.
 
-======  ===========  ===============================================================================================
-method  path         does
-======  ===========  ===============================================================================================
-PUT     ``/target``  serve this database and directory from now on, with all counters at zero and no faults:
-                     ``database_url``, ``directory``, ``pool_size``, ``statement_timeout_ms``
-DELETE  ``/target``  let go of the database, so that it can be dropped
-PUT     ``/faults``  inject faults from now on: the fields that ``faults.Faults`` lists; 400 for what isn't one
-DELETE  ``/faults``  inject none any more, and end the requests that hang
-GET     ``/stats``   the counters since the last reset: the fields that ``stats.Stats.as_dict`` lists
-DELETE  ``/stats``   set all counters to zero
-======  ===========  ===============================================================================================
-
 Faults and counters know an operation by the name of its view in ``routes``: ``remove``, ``upload``, ``list_folder`` ...
 """
 

@@ -100,7 +100,7 @@ class Faults:
         fault = self._draw(operation) if suffers else None
         if fault is None:
             return act()
-        self._stats.count_fault(fault)
+        self._stats.count("faults", [fault])
         return self._inject(fault, act)
 
     def share(self, names: Sequence[str]) -> Sequence[str]:
@@ -110,7 +110,7 @@ class Faults:
     def check_poison(self, names: Sequence[str]) -> None:
         """Raise if the server can't stomach one of these names."""
         if not self._poisoned.isdisjoint(names):
-            self._stats.count_fault("poisoned")
+            self._stats.count("faults", ["poisoned"])
             raise errors.internal()
 
     def _draw(self, operation: str) -> Fault | None:

@@ -30,7 +30,7 @@ def storage_routes(emulator: Emulator) -> Blueprint:
 
             @functools.wraps(view)
             def answer(**arguments: str) -> Response:
-                emulator.stats.count_request(name)
+                emulator.stats.count("requests", [name])
                 return emulator.faults.around(name, lambda: view(**arguments))
 
             blueprint.add_url_rule(rule, name, answer, methods=methods)
@@ -148,7 +148,7 @@ def _removal_routes(route: _Route, emulator: Emulator) -> None:
         with emulator.transaction(caller) as cursor:
             removed = objects.remove(cursor, bucket, names)
         emulator.blobs.remove(removed.versions)
-        emulator.stats.count_removals(bucket, removed.names)
+        emulator.stats.count("removals", (f"{bucket}/{name}" for name in removed.names))
         return removed
 
 
