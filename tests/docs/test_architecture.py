@@ -1,12 +1,24 @@
 """docs/architecture.md names what there is: functions of Python and SQL, paths, rooms, and who may touch what."""
 
+import io
 import re
+import sys
+import threading
 import tomllib
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from pkgutil import iter_modules, resolve_name
+from types import CodeType, FrameType
+
+import pytest
 
 import storage_cleanup
+from local.application import Application
+from local.clock import PRODUCTION, Clock
+from local.functions import Functions
 from local.postgres import ROOT
+from tests.conftest import Servers
 
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 SQL = "\n".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "database").rglob("*.sql")))
@@ -80,3 +92,45 @@ def test_who_imports_what_alone_is_the_contracts() -> None:
         if each["type"] == "protected"
     }
     assert alone == protected
+
+
+@contextmanager
+def calls() -> Iterator[list[CodeType]]:
+    """Collect what is called meanwhile, in every thread that starts meanwhile as well."""
+    called: list[CodeType] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            called.append(frame.f_code)
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        yield called
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
+@pytest.mark.parametrize("way", ["event", "orphan"])
+def test_a_real_cycle_takes_the_steps_in_the_order_of_the_page(servers: Servers, way: str, tmp_path: Path) -> None:
+    section = PAGE.partition(f"## The way of an {way}\n")[2].partition("\n## ")[0]
+    rows = "\n".join(line for line in section.splitlines() if re.match(r"\| \d", line))
+    steps = [
+        name for name in _DOTTED.findall(rows) if not name.startswith("storage_cleanup.") and name not in SUPABASES
+    ]
+    assert len(steps) > 8
+    with closing(Application(servers.database, servers.storage.url, servers.keys.service_role)) as people:
+        servers.put_parameters(temp__directories=str(tmp_path))
+        functions = Functions(servers.aws, io.StringIO())
+        Clock(servers.aws, functions).deploy(PRODUCTION)
+        people.render()
+        people.add_job(output_url="https://elsewhere.example/a.png")
+        with calls() as called:
+            functions.invoke("cleanup", {"action": "cleanup"})
+    rest = iter(called)
+    for step in steps:
+        code = resolve_name(f"storage_cleanup.{step}").__code__
+        assert code in rest, (
+            f"docs/architecture.md, the way of an {way}: {step} isn't called after what stands before it"
+        )
