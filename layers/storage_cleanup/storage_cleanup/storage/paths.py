@@ -12,7 +12,7 @@ them too and must agree on every URL that is accepted here:
 6. up to the next slash: the bucket; the rest: the name
 7. percent-decode both, once
 
-The facts are in ``reference/supabase-storage.md``, "Names and URLs". Every step is linear in the length of the URL.
+Every step is linear in the length of the URL.
 """
 
 from collections.abc import Collection
