@@ -27,6 +27,7 @@ from storage_cleanup.limits import (
     SHORTEST_RECONCILIATION,
 )
 from storage_cleanup.model.account import PhaseResult, RunResult
+from storage_cleanup.model.reasons import Reason
 from storage_cleanup.model.vocabulary import Phase, Status
 from storage_cleanup.postgres.ledger import Database
 from storage_cleanup.storage.object_store import ObjectStore
@@ -130,7 +131,7 @@ class _Cycle:
         )
 
     def _stop_reason(self) -> str | None:
-        return "breaker_open" if self.breaker.reason else self.watch.stop_reason()
+        return Reason.BREAKER_OPEN if self.breaker.reason else self.watch.stop_reason()
 
 
 # -- steps -------------------------------------------------------------------------------------------------------------

@@ -248,7 +248,9 @@ class Database(Adapter):
 
     def park(self, kept: dict[UUID, str], max_age: timedelta) -> None:
         """Remember why candidates were kept, so that the next run need not look at them again at once."""
-        self._rows(Value[None], "park", jobs=list(kept), reasons=list(kept.values()), max_age=max_age)
+        self._rows(
+            Value[None], "park", jobs=list(kept), reasons=[str(reason) for reason in kept.values()], max_age=max_age
+        )
 
     def claim(
         self,

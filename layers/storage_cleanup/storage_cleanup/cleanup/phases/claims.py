@@ -10,11 +10,12 @@ from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker
 from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.model.account import PhaseResult
 from storage_cleanup.model.reasons import Reason
+from storage_cleanup.model.vocabulary import Outcome
 from storage_cleanup.postgres.ledger import FIRST_PAGE, Candidate, Database, Position, Verdict
 from storage_cleanup.storage.paths import Refusal, StorageObject
 
 _log = logging.getLogger(__name__)
-_STAYING = frozenset({"locked", "job_changed"})
+_STAYING = frozenset({Reason.LOCKED, Reason.JOB_CHANGED})
 """Kept, and not parked: the candidate is still due."""
 
 
@@ -92,7 +93,7 @@ class Claims:
         self.result.stopped = self.order.stop()
         is_spent = self._taken >= self.order.budget
         if is_spent and self.result.stopped is None and self._due(1):
-            self.result.stopped = "limit_reached"
+            self.result.stopped = Reason.LIMIT_REACHED
         return is_spent or self.result.stopped is not None
 
     def _claim(self, page: Sequence[Candidate]) -> Page:
@@ -101,14 +102,14 @@ class Claims:
         self._foreign_urls = []
         for candidate in page:
             if candidate.gone:
-                kept[candidate.job_id] = "job_gone"
+                kept[candidate.job_id] = Reason.JOB_GONE
                 continue
             if candidate.too_long:
-                kept[candidate.job_id] = Reason.TOO_LONG.value
+                kept[candidate.job_id] = Reason.TOO_LONG
                 continue
             target = self.parse(candidate.output_url)
             if isinstance(target, Refusal):
-                kept[candidate.job_id] = target.reason.value
+                kept[candidate.job_id] = target.reason
                 self._note_if_foreign(candidate.output_url, target)
             else:
                 keys[candidate.job_id] = target.key
@@ -116,11 +117,11 @@ class Claims:
         if not keys:
             return Page()
         verdicts = {verdict.job_id: verdict for verdict in self._ask_for(keys)}
-        if unasked := [verdict for verdict in verdicts.values() if verdict.outcome == "unasked"]:
+        if unasked := [verdict for verdict in verdicts.values() if verdict.outcome == Outcome.UNASKED]:
             if more := self._with_those_that_share(keys, unasked):
                 self._looked_at.update(more.keys() - keys.keys())
                 verdicts.update({verdict.job_id: verdict for verdict in self._ask_for(more)})
-            verdicts = {job: verdict for job, verdict in verdicts.items() if verdict.outcome != "unasked"}
+            verdicts = {job: verdict for job, verdict in verdicts.items() if verdict.outcome != Outcome.UNASKED}
         return self._take(list(verdicts.values()))
 
     def _ask_for(self, keys: dict[UUID, str]) -> list[Verdict]:
@@ -170,9 +171,9 @@ class Claims:
         for verdict in verdicts:
             if verdict.job_id in self._counted:
                 continue
-            if verdict.outcome == "claimed":
+            if verdict.outcome == Outcome.CLAIMED:
                 claimed.append(verdict)
-            elif verdict.outcome == "already_missing":
+            elif verdict.outcome == Outcome.ALREADY_MISSING:
                 gone.append(verdict)
             elif verdict.outcome == "stuck":
                 stuck.append(verdict)
@@ -183,7 +184,7 @@ class Claims:
         files = len(one_an_object(claimed))
         self._taken += files
         self.result.already_missing += len(one_an_object(gone))
-        self.result.failed += Counter(stuck=len(one_an_object(stuck)))
+        self.result.failed += Counter({Reason.STUCK: len(one_an_object(stuck))})
         rows = [verdict.job_id for verdict in gone]
         if self.order.dry_run:
             return self._plan(claimed, rows)
@@ -199,7 +200,7 @@ class Claims:
         rows = [claim.job_id for claim in claimed] + list(gone)
         self._counted.update(rows)
         for claim in one_an_object(claimed):
-            self.result.skipped["dry_run"] += 1
+            self.result.skipped[Reason.DRY_RUN] += 1
             self.result.bytes += claim.bytes
         return Page(gone=rows)
 

@@ -19,10 +19,11 @@ from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.errors import BreakerOpenError, StorageCleanupError
 from storage_cleanup.limits import MOST_BATCHES_OF_ROWS
 from storage_cleanup.model.account import PhaseResult
+from storage_cleanup.model.reasons import Kind, Reason
+from storage_cleanup.model.vocabulary import Outcome
 from storage_cleanup.postgres.ledger import FIRST_PAGE, Candidate, Database, Position, RowOutcome
 
 _log = logging.getLogger(__name__)
-_FAILURES = frozenset({"refused"})
 
 
 def clean_render_jobs(
@@ -89,12 +90,12 @@ def _take_jobs_without_file(
             dry_run=order.dry_run,
             plan=order.plan,
         )
-        claimed = [verdict.job_id for verdict in verdicts if verdict.outcome == "claimed"]
+        claimed = [verdict.job_id for verdict in verdicts if verdict.outcome == Outcome.CLAIMED]
         left -= len(claimed)
-        rows.result.kept.update(verdict.outcome for verdict in verdicts if verdict.outcome != "claimed")
+        rows.result.kept.update(verdict.outcome for verdict in verdicts if verdict.outcome != Outcome.CLAIMED)
         rows.delete(claimed)
     if left <= 0 and not rows.check_stop() and _due_without_file(order, database, after, 1):
-        rows.result.stopped = "limit_reached"
+        rows.result.stopped = Reason.LIMIT_REACHED
 
 
 def _due_without_file(order: Order, database: Database, after: Position, size: int) -> list[Candidate]:
@@ -164,7 +165,7 @@ class RowDeletions(AbstractContextManager["RowDeletions"]):
     def delete(self, jobs: Sequence[UUID]) -> None:
         """Delete the rows of these jobs now; a dry run only counts them."""
         if self._order.dry_run:
-            self.result.skipped["dry_run"] += len(jobs)
+            self.result.skipped[Reason.DRY_RUN] += len(jobs)
         elif jobs and not self.check_stop():
             self._account(self._database.delete_rows(self._order.run, jobs))
 
@@ -174,11 +175,11 @@ class RowDeletions(AbstractContextManager["RowDeletions"]):
 
     def _account(self, rows: Sequence[RowOutcome]) -> None:
         for row in rows:
-            if row.outcome == "deleted":
+            if row.outcome == Outcome.DELETED:
                 self.result.deleted += 1
-            elif row.outcome == "already_missing":
+            elif row.outcome == Outcome.ALREADY_MISSING:
                 self.result.already_missing += 1
-            elif row.outcome in _FAILURES:
+            elif Reason[row.outcome.upper()].kind is Kind.FAILED:
                 self.result.failed[row.outcome] += 1
             else:
                 self.result.skipped[row.outcome] += 1

@@ -29,6 +29,7 @@ from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.errors import BreakerOpenError, ObjectStoreError, StorageCleanupError
 from storage_cleanup.limits import PAGES_AHEAD, SWITCH_SECONDS
 from storage_cleanup.model.account import PhaseResult
+from storage_cleanup.model.reasons import STORAGE_FAMILY, Reason
 from storage_cleanup.postgres.ledger import Database
 from storage_cleanup.storage.object_store import ObjectStore, Removal
 from storage_cleanup.storage.paths import Refusal, StorageObject
@@ -161,15 +162,15 @@ class _Removals:
             return
         files = len(one_an_object(page.claims))
         if page.is_adopted:
-            self.result.skipped["not_asked"] += files
+            self.result.skipped[Reason.NOT_ASKED] += files
             return
         try:
             released = self.database.give_back(self.order.run, [claim.job_id for claim in page.claims])
         except StorageCleanupError:
-            self.result.skipped["not_asked"] += files
+            self.result.skipped[Reason.NOT_ASKED] += files
             return
         given_back = len(one_an_object([claim for claim in page.claims if claim.job_id in released]))
-        self.result.skipped += Counter(given_back=given_back, taken_over=files - given_back)
+        self.result.skipped += Counter({Reason.GIVEN_BACK: given_back, Reason.TAKEN_OVER: files - given_back})
 
     # -- confirming ------------------------------------------------------------------------------------------------
 
@@ -202,12 +203,12 @@ class _Removals:
                 self.order.run, [claim.job_id for claim in page.claims], str(cause) if cause else None
             )
         except StorageCleanupError:
-            self.result.failed["unconfirmed"] += len(one_an_object(page.claims))  # the next run finds out
+            self.result.failed[Reason.UNCONFIRMED] += len(one_an_object(page.claims))  # the next run finds out
             raise
         gone = {row.job_id: row.gone for row in settled}
         is_perhaps_ours = page.is_adopted or removal.unanswered
         files = {claim.object_name: claim for claim in page.claims if claim.job_id in gone}
-        self.result.skipped += Counter(taken_over=len(one_an_object(page.claims)) - len(files))
+        self.result.skipped += Counter({Reason.TAKEN_OVER: len(one_an_object(page.claims)) - len(files)})
         failures = 0
         for name, claim in files.items():
             if not gone[claim.job_id]:
@@ -232,5 +233,5 @@ class _Removals:
 def _why(error: ObjectStoreError | None) -> str:
     """Name a failure in the words of the account."""
     if error is None:
-        return "still_there"
-    return f"storage_{error.code or error.status or 'error'}"
+        return Reason.STILL_THERE
+    return f"{STORAGE_FAMILY}{error.code or error.status or 'error'}"

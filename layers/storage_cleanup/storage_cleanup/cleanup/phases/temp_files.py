@@ -18,6 +18,7 @@ from pathlib import Path
 
 from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.model.account import PhaseResult
+from storage_cleanup.model.reasons import OS_FAMILY, Reason
 
 _logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class _Sweep:
             case _Outcome.ALREADY_MISSING:
                 self.result.already_missing += 1
             case _Outcome.WOULD_DELETE:
-                self.result.skipped["dry_run"] += 1
+                self.result.skipped[Reason.DRY_RUN] += 1
 
     def _treat(self, entry: "_Entry") -> _Outcome:
         with _failures():
@@ -155,11 +156,11 @@ class _Sweep:
         """Refuse what has to stay whatever its name is."""
         # Only directories tell: overlayfs gives files the device of their layer. A file that is a mount point is busy.
         if stat.S_ISDIR(status.st_mode) and status.st_dev != device:
-            raise _KeptError("other_file_system")
+            raise _KeptError(Reason.OTHER_FILE_SYSTEM)
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-            raise _KeptError("special_file")
+            raise _KeptError(Reason.SPECIAL_FILE)
         if max(status.st_mtime, self._ctime(status)) >= self.oldest_kept:
-            raise _KeptError("too_young")
+            raise _KeptError(Reason.TOO_YOUNG)
 
     def _ctime(self, status: os.stat_result) -> float:
         """Return when somebody else last changed the entry, as far as it matters: what this sweep did doesn't."""
@@ -215,14 +216,14 @@ class _Sweep:
         try:
             self._judge(visit.status, device)
         except _KeptError:
-            raise _FailedError("changed_meanwhile") from None
+            raise _FailedError(Reason.CHANGED_MEANWHILE) from None
         if not stat.S_ISDIR(visit.status.st_mode):
             self._unlink(visit.name, visit.parent, visit.status)
             self.result.bytes += visit.status.st_size
 
     def _spend_budget(self) -> None:
         if self.result.deleted + self.result.would_delete >= self.order.budget:
-            raise _StoppedError("limit_reached")
+            raise _StoppedError(Reason.LIMIT_REACHED)
 
     def _ask_to_stop(self) -> None:
         if reason := self.order.stop():
@@ -232,7 +233,7 @@ class _Sweep:
         """Stop inside a directory that has lost some entries already: it needs an outcome of its own."""
         if reason := self.order.stop():
             self.result.stopped = reason
-            raise _FailedError("stopped_halfway")
+            raise _FailedError(Reason.STOPPED_HALFWAY)
 
 
 @dataclass(frozen=True)
@@ -319,7 +320,7 @@ def _open_same(name: str, parent: int, status: os.stat_result) -> int:
     if os.path.samestat(os.fstat(descriptor), status):
         return descriptor
     os.close(descriptor)
-    raise _FailedError("changed_meanwhile")
+    raise _FailedError(Reason.CHANGED_MEANWHILE)
 
 
 def _open_parent(child: int, status: os.stat_result) -> int:
@@ -327,7 +328,7 @@ def _open_parent(child: int, status: os.stat_result) -> int:
     try:
         return _open_same("..", child, status)
     except FileNotFoundError:
-        raise _FailedError("changed_meanwhile") from None
+        raise _FailedError(Reason.CHANGED_MEANWHILE) from None
 
 
 @contextmanager
@@ -349,7 +350,7 @@ def _failures() -> Iterator[None]:
 
 def _reason(error: OSError) -> str:
     if isinstance(error, PermissionError):
-        return "permission_denied"
+        return Reason.PERMISSION_DENIED
     if error.errno in _CHANGED:
-        return "changed_meanwhile"
-    return f"os_error_{errno.errorcode.get(error.errno or 0, 'unknown').lower()}"
+        return Reason.CHANGED_MEANWHILE
+    return f"{OS_FAMILY}{errno.errorcode.get(error.errno or 0, 'unknown').lower()}"
