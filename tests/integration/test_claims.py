@@ -1,7 +1,8 @@
 """The flow of claims: whatever happens to a candidate, it has exactly one outcome, and nobody else's is touched."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from types import ModuleType
@@ -14,14 +15,14 @@ from local.application import Application, Link, Render, age_jobs
 from local.storage_emulator.faults import Fault
 from storage_cleanup.cleanup.phases import storage_files
 from storage_cleanup.errors import ObjectStoreError
+from storage_cleanup.model.vocabulary import Status
 from storage_cleanup.postgres.ledger import Database
 from storage_cleanup.storage.client import StorageClient
 from storage_cleanup.storage.object_store import ObjectStore
 from tests.conftest import Servers
-from tests.integration.conftest import Cleanup
-from tests.integration.direct import IMPATIENT, ledger
+from tests.integration.conftest import Cleanup, Configure
+from tests.integration.direct import IMPATIENT, cycle, ledger
 
-Configure = Callable[..., None]
 A_WHILE = timedelta(minutes=17)
 DEAD = UUID(int=1)
 
@@ -501,3 +502,16 @@ def test_a_row_that_another_run_has_taken_is_counted_there(application: Applicat
         remove_past_the_system(servers, *renders)
         assert {row.outcome for row in database.delete_rows(DEAD, jobs)} == {"deleted"}
         assert {row.outcome for row in database.delete_rows(UUID(int=2), jobs)} == {"taken_over"}
+
+
+def test_several_cycles_at_once_delete_each_file_once(application: Application, servers: Servers) -> None:
+    saved, _ = application.render_many(50), application.render_many(2000)
+    application.save_many(saved)
+    with ThreadPoolExecutor(4) as threads:
+        runs = [threads.submit(cycle, servers) for _ in range(4)]
+    results = [run.result() for run in runs]
+    assert not [result.message for result in results if result.status is Status.FAILED]
+    results.append(cycle(servers))
+    assert application.jobs() == {render.job_id for render in saved}
+    assert set(servers.storage.stats()["removals"].values()) == {1}
+    assert sum(phase.deleted for result in results for phase in result.phases.values()) == 2 * 2000

@@ -161,6 +161,15 @@ def test_a_row_that_a_foreign_key_protects_stays_and_the_others_go(
     assert free.job_id not in application.jobs()
 
 
+def test_what_is_kept_was_examined_and_not_planned(application: Application, cleanup: Cleanup) -> None:
+    renders = application.render_many(3)
+    application.save(renders[0])
+    application.add_job(output_url="https://elsewhere.example/a.png")
+    account = cleanup()["phases"]["storage_files"]
+    assert (account["examined"], account["kept"], account["planned"], account["deleted"]) == (4, 2, 2, 2)
+    assert account["reasons"]["kept"] == {"foreign_host": 1, "saved": 1}
+
+
 def test_the_run_is_recorded_with_its_answer(application: Application, cleanup: Cleanup, servers: Servers) -> None:
     application.render()
     answer = cleanup()

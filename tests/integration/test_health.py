@@ -14,14 +14,14 @@ from local.application import Application, age_jobs
 from local.functions import RULE
 from storage_cleanup.errors import RequestError
 from tests.conftest import Servers
-from tests.integration.conftest import Cleanup, Health
+from tests.integration.conftest import Cleanup, Configure, Health
 
 WORKER = "storage_cleanup_worker"
 SCHEDULED = {"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}
 
 
 @pytest.fixture
-def configure(configure: Callable[..., None], servers: Servers) -> Callable[..., None]:
+def configure(configure: Configure, servers: Servers) -> Configure:
     """Write the parameters with the role that production uses, which is the worker."""
 
     def put(**overrides: str) -> None:
@@ -373,7 +373,7 @@ def test_an_index_serves_a_foreign_key_that_it_begins_with(
 
 @pytest.mark.parametrize(("parameters", "words"), PARAMETERS)
 def test_a_switch_that_is_off_is_a_warning(
-    sound: Application, health: Health, configure: Callable[..., None], parameters: dict[str, str], words: str
+    sound: Application, health: Health, configure: Configure, parameters: dict[str, str], words: str
 ) -> None:
     configure(**parameters)
     answer = health()
@@ -381,7 +381,7 @@ def test_a_switch_that_is_off_is_a_warning(
     assert words in sentence(answer, "switches")
 
 
-def test_parameters_that_cannot_be_read_are_named(health: Health, configure: Callable[..., None]) -> None:
+def test_parameters_that_cannot_be_read_are_named(health: Health, configure: Configure) -> None:
     configure(buckets="images,,videos")
     answer = health()
     assert turned(answer) == {"parameters": "critical"}
@@ -390,7 +390,7 @@ def test_parameters_that_cannot_be_read_are_named(health: Health, configure: Cal
 
 
 def test_a_profile_that_changed_shows_in_rule_and_last_run(
-    sound: Application, health: Health, configure: Callable[..., None]
+    sound: Application, health: Health, configure: Configure
 ) -> None:
     configure(profile="testing")
     answer = health()
@@ -406,7 +406,7 @@ def test_a_profile_that_changed_shows_in_rule_and_last_run(
     ],
 )
 def test_a_database_that_cannot_be_asked_is_critical(
-    servers: Servers, health: Health, configure: Callable[..., None], url: str | None, words: str
+    servers: Servers, health: Health, configure: Configure, url: str | None, words: str
 ) -> None:
     if url:
         configure(database__url=url)
@@ -513,7 +513,7 @@ def test_a_session_that_waits_for_a_lock_is_seen(sound: Application, health: Hea
     assert "1 session wait for a lock" in sentence(answer, "locks")
 
 
-def test_the_application_role_is_too_much(health: Health, servers: Servers, configure: Callable[..., None]) -> None:
+def test_the_application_role_is_too_much(health: Health, servers: Servers, configure: Configure) -> None:
     configure(database__url=servers.database.url())
     answer = health()
     assert turned(answer)["privileges"] == "warning"
