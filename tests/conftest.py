@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,12 @@ class Servers:
     def put_parameters(self, **overrides: str) -> None:
         """Write the whole parameter tree of stage ``local``; see ``local.stack.write_parameters``."""
         write_parameters(self.aws, self.storage.url, self.keys.service_role, self.database.url(), overrides)
+
+    def execute(self, statement: str | bytes, *values: object, role: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run one statement in the database, and return the rows that it has."""
+        with self.database.connect(role) as connection:
+            done = connection.execute(statement.encode() if isinstance(statement, str) else statement, values or None)
+            return done.fetchall() if done.description else []
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from psycopg import sql
 
 from local.application import Application
 from local.storage_emulator.faults import Fault
@@ -89,8 +88,7 @@ def test_a_blind_role_that_calls_functions_with_sight_works(
 def test_the_workers_role_is_enough(application: Application, servers: Servers) -> None:
     application.save(application.render())
     application.render_many(3)
-    with servers.database.connect("supabase_admin") as connection:
-        connection.execute("alter role storage_cleanup_worker login")
+    servers.execute("alter role storage_cleanup_worker login", role="supabase_admin")
     result = cycle(servers, database_url=servers.database.url("storage_cleanup_worker"))
     assert (result.status, len(application.files())) == (Status.SUCCEEDED, 1)
 
@@ -118,8 +116,7 @@ def test_a_schema_that_is_not_whole_deletes_nothing_and_says_what_to_run(
     application: Application, cleanup: Cleanup, servers: Servers, damage: str
 ) -> None:
     application.render_many(3)
-    with servers.database.connect() as connection:
-        connection.execute(damage.encode())
+    servers.execute(damage)
     answer = cleanup()
     nothing_happened(answer, application, files=3)
     assert "run database/install.sql" in answer["message"]
@@ -140,9 +137,9 @@ def test_a_read_only_database_fails_the_run_and_says_why(
     application: Application, cleanup: Cleanup, servers: Servers
 ) -> None:
     application.render_many(3)
-    with servers.database.connect("supabase_admin") as connection:
-        name = sql.Identifier(servers.database.name)
-        connection.execute(sql.SQL("alter database {} set default_transaction_read_only = on").format(name))
+    servers.execute(
+        f"alter database {servers.database.name} set default_transaction_read_only = on", role="supabase_admin"
+    )
     answer = cleanup()
     nothing_happened(answer, application, files=3)
     assert "the database is read-only: use the primary's address in database/url" in answer["message"]
@@ -152,11 +149,10 @@ def test_a_role_whose_transactions_are_repeatable_read_claims_safely_all_the_sam
     application: Application, cleanup: Cleanup, servers: Servers
 ) -> None:
     application.render_many(3)
-    with servers.database.connect("supabase_admin") as connection:
-        name = sql.Identifier(servers.database.name)
-        connection.execute(
-            sql.SQL("alter database {} set default_transaction_isolation = 'repeatable read'").format(name)
-        )
+    servers.execute(
+        f"alter database {servers.database.name} set default_transaction_isolation = 'repeatable read'",
+        role="supabase_admin",
+    )
     assert cleanup()["phases"]["storage_files"]["deleted"] == 3
 
 
@@ -214,8 +210,7 @@ def test_a_connection_that_is_lost_in_a_call_fails_the_run_and_the_next_one_fini
 
     def cut(database: database_module.Database, *arguments: Any, **named: Any) -> Any:
         backend = database._transactions.connected().info.backend_pid
-        with servers.database.connect("supabase_admin") as superuser:
-            superuser.execute("select pg_terminate_backend(%s, 5000)", (backend,))
+        servers.execute("select pg_terminate_backend(%s, 5000)", backend, role="supabase_admin")
         return original(database, *arguments, **named)
 
     with monkeypatch.context() as patched:

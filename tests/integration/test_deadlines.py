@@ -119,8 +119,7 @@ def test_an_answer_that_is_lost_once_fails_the_run_which_is_recorded_and_the_nex
     with through(Trouble.UNANSWERED, at=b"storage_cleanup.settle(", once=True):
         answer = in_time()
     account = answer["phases"]["storage_files"]
-    with servers.database.connect() as connection:
-        recorded = connection.execute("select id::text, status from storage_cleanup.run").fetchall()
+    recorded = servers.execute("select id::text, status from storage_cleanup.run")
     assert recorded == [(answer["run_id"], "failed")]
     assert (account["deleted"], account["reasons"]["failed"]) == (0, {"unconfirmed": 5})
     in_time()
@@ -188,8 +187,7 @@ def test_storage_that_drips_leaves_its_claims_and_the_run_ends_in_time_and_is_re
     people.render_many(5)
     configure(supabase__url=f"http://127.0.0.1:{dripping_storage.port}")
     answer = in_time()
-    with servers.database.connect() as connection:
-        recorded = connection.execute("select id::text, status from storage_cleanup.run").fetchall()
+    recorded = servers.execute("select id::text, status from storage_cleanup.run")
     account = answer["phases"]["storage_files"]
     assert dripping_storage.hits > 0
     assert recorded == [(answer["run_id"], answer["status"])]

@@ -99,14 +99,16 @@ def test_nothing_is_written(sound: Application, health: Health, servers: Servers
 
 def run(servers: Servers, count: int, status: str, *, minutes_ago: float = 0, summary: str = "{}") -> None:
     """Add runs as cycles record them."""
-    with servers.database.connect() as owner:
-        owner.execute(
-            "insert into storage_cleanup.run "
-            "(started_at, finished_at, status, trigger, dry_run, options, scope, summary) "
-            "select now() - make_interval(secs => 60 * %s) + n * interval '1 millisecond', now(), "
-            "%s, 'manual', false, '{}', '{}', %s from generate_series(1, %s) as n",
-            (minutes_ago, status, summary, count),
-        )
+    servers.execute(
+        "insert into storage_cleanup.run "
+        "(started_at, finished_at, status, trigger, dry_run, options, scope, summary) "
+        "select now() - make_interval(secs => 60 * %s) + n * interval '1 millisecond', now(), "
+        "%s, 'manual', false, '{}', '{}', %s from generate_series(1, %s) as n",
+        minutes_ago,
+        status,
+        summary,
+        count,
+    )
 
 
 Sabotage = Callable[[Servers, Application], object]
@@ -630,10 +632,7 @@ def test_failures_and_incidents_reach_the_report(sound: Application, health: Hea
 
 
 def usage(servers: Servers) -> Iterator[tuple[Any, ...]]:
-    with servers.database.connect() as owner:
-        yield from owner.execute(
-            "select day, bucket_id, objects, bytes from storage_cleanup.usage order by 1, 2"
-        ).fetchall()
+    yield from servers.execute("select day, bucket_id, objects, bytes from storage_cleanup.usage order by 1, 2")
 
 
 def test_a_cycle_remembers_once_a_day_what_is_stored(
@@ -661,7 +660,6 @@ def test_usage_is_kept_for_a_year_and_then_forgotten(servers: Servers) -> None:
 
 
 def test_the_worker_cannot_write_the_history(servers: Servers) -> None:
-    with servers.database.connect(WORKER) as worker:
-        for statement in ("select storage_cleanup.remember_usage()", "delete from storage_cleanup.usage"):
-            with pytest.raises(pg.InsufficientPrivilege):
-                worker.execute(statement)
+    for statement in ("select storage_cleanup.remember_usage()", "delete from storage_cleanup.usage"):
+        with pytest.raises(pg.InsufficientPrivilege):
+            servers.execute(statement, role=WORKER)

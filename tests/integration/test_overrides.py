@@ -79,8 +79,7 @@ def test_an_override_that_names_a_real_run_is_refused(application: Application, 
 def test_a_stale_override_is_refused(application: Application, cleanup: Cleanup, servers: Servers) -> None:
     application.render_many(2)
     plan = cleanup(dry_run=True)["plan_id"]
-    with servers.database.connect() as connection:
-        connection.execute("update storage_cleanup.run set started_at = started_at - interval '24 hours'")
+    servers.execute("update storage_cleanup.run set started_at = started_at - interval '24 hours'")
     refused(application, cleanup, "more than 24 hours ago", override=plan)
 
 
@@ -117,15 +116,13 @@ def test_an_override_of_a_plan_that_failed_is_refused(
 ) -> None:
     application.render_many(2)
     plan = cleanup(dry_run=True)["plan_id"]
-    with servers.database.connect() as connection:
-        connection.execute("update storage_cleanup.run set status = 'failed'")
+    servers.execute("update storage_cleanup.run set status = 'failed'")
     refused(application, cleanup, "didn't go well", override=plan)
 
 
 def test_a_dry_run_that_failed_offers_no_plan(application: Application, cleanup: Cleanup, servers: Servers) -> None:
     application.render_many(3)
-    with servers.database.connect() as connection:
-        connection.execute("alter table user_assets disable trigger storage_cleanup_guard")
+    servers.execute("alter table user_assets disable trigger storage_cleanup_guard")
     answer = cleanup(dry_run=True)
     assert answer["status"] == "failed"
     assert "plan_id" not in answer

@@ -18,8 +18,7 @@ def shrunk(application: Application, cleanup: Cleanup, servers: Servers) -> Call
     assert cleanup()["status"] == "succeeded"
 
     def lose(count: int) -> None:
-        with servers.database.connect() as connection:
-            connection.execute("delete from user_assets where id in (select id from user_assets limit %s)", (count,))
+        servers.execute("delete from user_assets where id in (select id from user_assets limit %s)", count)
 
     return lose
 
@@ -74,8 +73,7 @@ def test_the_breaker_closes_by_itself_when_its_cause_is_gone(
     application.save_many(saved)
     application.render_many(1)
     cleanup()
-    with servers.database.connect() as connection:
-        connection.execute("delete from user_assets")
+    servers.execute("delete from user_assets")
     assert cleanup()["breaker_open"] is True
     application.save_many(saved)
     application.render_many(1)

@@ -1,23 +1,16 @@
 """Storage that refuses, is late, answers nonsense or can't stomach one name; what a run says and leaves then."""
 
-from datetime import timedelta
-from typing import Any
-from uuid import UUID, uuid4
-
 import httpx
 import psycopg
 import pytest
 
-from local.application import Application
+from local.application import Application, Render
 from local.storage_emulator.faults import Fault
 from storage_cleanup.errors import ObjectStoreError
 from storage_cleanup.storage.object_store import ObjectStore
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Configure, nothing_happened
 from tests.integration.direct import IMPATIENT, ledger, let_time_pass
-
-A_WHILE = timedelta(minutes=16)
-
 
 pytestmark = pytest.mark.usefixtures("impatience")
 
@@ -162,44 +155,42 @@ def test_failures_above_the_limit_open_the_breaker_and_stop_the_run(
     assert "circuit breaker open" in caplog.text
 
 
-def test_few_failures_do_not_open_the_breaker(application: Application, cleanup: Cleanup, servers: Servers) -> None:
-    poisoned = application.render_many(40)[7]
-    servers.storage.inject(poisoned_names=[poisoned.name])
+# -- one name that Storage can't stomach ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def poisoned(application: Application, servers: Servers) -> Render:
+    """Make forty orphans, and return the one that breaks every batch that it is in."""
+    render = application.render_many(40)[7]
+    servers.storage.inject(poisoned_names=[render.name])
+    return render
+
+
+def test_a_poisoned_name_is_isolated_and_the_rest_goes(
+    application: Application, cleanup: Cleanup, servers: Servers, poisoned: Render
+) -> None:
+    answer = cleanup()
+    assert answer["phases"]["storage_files"]["deleted"] == 39
+    assert answer["phases"]["storage_files"]["reasons"]["failed"] == {"storage_internal": 1}
+    assert application.jobs() == {poisoned.job_id}
+    assert ("claimed", 1, "Internal Server Error") in ledger(servers)
+
+
+def test_few_failures_do_not_open_the_breaker(cleanup: Cleanup, poisoned: Render) -> None:
     answer = cleanup()
     assert answer["status"] == "partial"
     assert "breaker_open" not in answer
 
 
-# -- one name that Storage can't stomach ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def poisoned(application: Application, servers: Servers) -> UUID:
-    """Make forty orphans, one of which breaks every batch that it is in; return its job."""
-    job = application.render_many(40)[7]
-    servers.storage.inject(poisoned_names=[job.name])
-    return job.job_id
-
-
-def test_a_poisoned_name_is_isolated_and_the_rest_goes(
-    application: Application, cleanup: Cleanup, servers: Servers, poisoned: UUID
-) -> None:
-    answer = cleanup()
-    assert answer["phases"]["storage_files"]["deleted"] == 39
-    assert answer["phases"]["storage_files"]["reasons"]["failed"] == {"storage_internal": 1}
-    assert application.jobs() == {poisoned}
-    assert ("claimed", 1, "Internal Server Error") in ledger(servers)
-
-
 def test_its_attempts_are_counted_and_it_is_reported_as_stuck(
-    cleanup: Cleanup, servers: Servers, poisoned: UUID
+    cleanup: Cleanup, servers: Servers, poisoned: Render
 ) -> None:
     answers = [cleanup() for _ in range(5)]
     assert [answer["stuck"] for answer in answers] == [0, 0, 1, 1, 1]
     assert ("claimed", 5, "Internal Server Error") in ledger(servers)
 
 
-def test_after_five_attempts_it_is_left_in_peace(cleanup: Cleanup, servers: Servers, poisoned: UUID) -> None:
+def test_after_five_attempts_it_is_left_in_peace(cleanup: Cleanup, servers: Servers, poisoned: Render) -> None:
     for _ in range(5):
         cleanup()
     servers.storage.reset_stats()
@@ -210,40 +201,32 @@ def test_after_five_attempts_it_is_left_in_peace(cleanup: Cleanup, servers: Serv
 
 
 def test_it_is_given_up_once_no_request_for_it_can_be_under_way(
-    application: Application, cleanup: Cleanup, servers: Servers, poisoned: UUID
+    application: Application, cleanup: Cleanup, servers: Servers, poisoned: Render
 ) -> None:
     for _ in range(5):
         cleanup()
-    let_time_pass(servers, A_WHILE)
+    let_time_pass(servers)
     servers.storage.reset_stats()
     answer = cleanup()
     assert answer["phases"]["storage_files"]["reasons"]["failed"] == {"stuck": 1}
     assert "remove" not in servers.storage.stats()["requests"]
     assert ("released", 5, "Internal Server Error") in ledger(servers)
-    assert application.jobs() == {poisoned}
+    assert application.jobs() == {poisoned.job_id}
 
 
 def test_what_was_given_up_can_be_saved_again_and_then_stays(
-    application: Application, cleanup: Cleanup, servers: Servers, poisoned: UUID
+    application: Application, cleanup: Cleanup, servers: Servers, poisoned: Render
 ) -> None:
     for _ in range(5):
         cleanup()
-    with servers.database.connect() as connection, pytest.raises(psycopg.errors.ForeignKeyViolation):
-        save(connection, poisoned)
-    let_time_pass(servers, A_WHILE)
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        application.save(poisoned)
+    let_time_pass(servers)
     cleanup()
     servers.storage.heal()
-    with servers.database.connect() as connection:
-        save(connection, poisoned)
-        connection.execute("update storage_cleanup.candidate set since = now() - interval '1 day'")
+    application.save(poisoned)
+    servers.execute("update storage_cleanup.candidate set since = now() - interval '1 day'")
     answer = cleanup()
     assert answer["phases"]["storage_files"]["reasons"]["kept"] == {"saved": 1}
-    assert application.jobs() == {poisoned}
+    assert application.jobs() == {poisoned.job_id}
     assert len(application.files()) == 1
-
-
-def save(connection: psycopg.Connection[Any], job: UUID) -> None:
-    connection.execute(
-        "insert into user_assets (user_id, asset_type, metadata) values (%s, 'generated_saved', %s)",
-        (uuid4(), f'{{"render_job_id": "{job}"}}'),
-    )
