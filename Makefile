@@ -28,7 +28,7 @@ ASL_TEMPLATE := {"Resources": {"Drain": {"Type": "AWS::StepFunctions::StateMachi
 	{"RoleArn": "arn:aws:iam::123456789012:role/drain", "Definition": %s}}}}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast mutants check check-code check-template format test-contract invoke prove bench report build region deploy secrets delete lock clean
+.PHONY: database/install.sql help demo test test-fast mutants check check-code check-template format test-contract invoke prove bench report build region deploy secrets delete lock clean
 
 help:                        ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -70,7 +70,7 @@ check-code: $(VENV)/.ready
 	@$(BIN)/python requirements/lock.py --check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/squawk database/*.sql
+	@$(BIN)/squawk database/install.sql database/uninstall.sql
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 	@for function in functions/*/app.py; do $(BIN)/mypy --no-error-summary $$function || exit 1; done
@@ -84,6 +84,9 @@ check-template: .venv-sam/.ready .venv-checkov/.ready
 format: $(VENV)/.ready       ## rewrite the code as ruff wants it
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+database/install.sql: $(VENV)/.ready ## make the installation for the SQL editor from the files beside it
+	@$(BIN)/python -m database.bundle
 
 # ---------------------------------------------------------------------------------------------------- AWS
 

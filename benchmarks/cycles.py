@@ -4,24 +4,19 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any, Self
-from unittest.mock import patch
 from uuid import UUID
 
 from benchmarks.project import Project
 from local.postgres import ROOT
-from storage_cleanup.cleanup import cycle as cycle_module
-from storage_cleanup.cleanup.concurrency import Pace
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import RunOptions
 from storage_cleanup.config.parameters import DEFAULTS
 from storage_cleanup.config.settings import Settings
+from storage_cleanup.limits import MOST_REQUESTS
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Phase, Status, Trigger
 from storage_cleanup.postgres.ledger import Database
@@ -50,15 +45,15 @@ class TimedDatabase(Database):
     """The adapter, remembering how long each call took."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url)
+        super().__init__(url, statement_timeout=timedelta(minutes=5))
         self.calls: dict[str, list[float]] = {}
 
-    def _rows(self, row: Any, query: str, *, timeout: timedelta = timedelta(minutes=5), **parameters: Any) -> list[Any]:
+    def _run(self, row: Any, name: str, statement: str, **parameters: Any) -> list[Any]:
         started = time.perf_counter()
         try:
-            return super()._rows(row, query, timeout=timeout, **parameters)
+            return super()._run(row, name, statement, **parameters)
         finally:
-            self.calls.setdefault(query, []).append(time.perf_counter() - started)
+            self.calls.setdefault(name, []).append(time.perf_counter() - started)
 
 
 class _GuestDatabase(TimedDatabase):
@@ -101,7 +96,7 @@ def settings_for(project: Project) -> Settings:
 def run(
     project: Project,
     *,
-    in_flight: int | None = None,
+    in_flight: int = MOST_REQUESTS,
     delay: float = 0.0,
     most: int = NO_LIMIT,
     expected: int | None = None,
@@ -111,7 +106,7 @@ def run(
     Parameters
     ----------
     in_flight
-        Most requests at a time; the product's own limit unless given.
+        Most requests at a time.
     delay
         Seconds to add to every removal, where the server can't be told to.
     most
@@ -138,15 +133,14 @@ def run(
     options = RunOptions(Trigger.MANUAL, False, phases, age, most, str(plan) if plan else None)
     watch = Watch(lambda: 7_200_000, lambda: True)
     adapter = TimedDatabase if project.is_embedded else _GuestDatabase
-    with _most_in_flight(in_flight):
-        started = time.perf_counter()
-        with (
-            adapter(project.database_url) as database,
-            _SlowStore(project.origin, project.key, give_up=watch.stop_reason) as store,
-        ):
-            store.delay = delay
-            result = run_cycle(settings, options, database=database, store=store, watch=watch)
-        seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    with (
+        adapter(project.database_url) as database,
+        _SlowStore(project.origin, project.key, give_up=watch.stop_reason) as store,
+    ):
+        store.delay = delay
+        result = run_cycle(settings, options, database=database, store=store, watch=watch, most_requests=in_flight)
+    seconds = time.perf_counter() - started
     slowest_query, times = max(database.calls.items(), key=lambda call: max(call[1]))
     outcome = CycleRun(
         seconds, _deleted(result, Phase.STORAGE_FILES), _deleted(result, Phase.RENDER_JOBS), max(times), slowest_query
@@ -161,13 +155,6 @@ def run(
 
 def _deleted(result: RunResult, phase: Phase) -> int:
     return result.phases[phase].deleted
-
-
-@contextmanager
-def _most_in_flight(requests: int | None) -> Iterator[None]:
-    pace: Callable[[], Pace] = partial(Pace, most=requests, limit=requests) if requests else Pace
-    with patch.object(cycle_module, "Pace", pace):
-        yield
 
 
 # -- in processes of their own -----------------------------------------------------------------------------------------
@@ -188,7 +175,7 @@ class WorkerRun:
 class Worker:
     """A process that is ready to run a cycle, with everything imported that the function imports."""
 
-    def __init__(self, project: Project, *, in_flight: int | None = None) -> None:
+    def __init__(self, project: Project, *, in_flight: int = MOST_REQUESTS) -> None:
         order = {
             "origin": project.origin, "key": project.key, "bucket": project.bucket,
             "database_url": project.database_url, "in_flight": in_flight,

@@ -1,4 +1,4 @@
-"""The baseline: the algorithm of the original (reference/implementation-summary.md), written fairly.
+"""The baseline: the algorithm of the original, the first version of this system, written fairly.
 
 It reads all completed jobs and all saved ids, deletes one file a request, one after the other, and then the rows.
 Where the original leaves room, the faster way was taken: rows are read and deleted over SQL and not over PostgREST, all

@@ -3,20 +3,18 @@
 -- Run the whole file as `postgres`, in Supabase's SQL editor or with psql. Running it again changes nothing.
 -- With psql: psql -v ON_ERROR_STOP=1 "$ADMIN_DATABASE_URL" -f database/install.sql, so that an error is the last line.
 -- It needs public.render_jobs, public.user_assets and Supabase's storage schema; uninstall.sql takes it all back.
--- Building the three indexes blocks writes to their table meanwhile: choose a quiet minute.
+-- Building the indexes blocks writes to their tables meanwhile: choose a quiet minute.
 --
---   1  tables            what the system remembers
---   2  reading values    which job a save names, which object a URL names
---   3  the guard         a save and a deletion of the same job can't both succeed
---   4  the candidates    which jobs are worth a look, without searching the history
---   5  trust             may anything be deleted at all?
---   6  one cycle         what the worker calls, in the order in which it calls it
---   7  health            what is asked by whoever looks after it; all of it only reads
---   8  the worker        a role that can do this and nothing else
+-- Made by `make database/install.sql` from the files beside it. Change those.
 
 begin;
 set local lock_timeout = '10s';
 set local client_min_messages = warning;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- checks.sql
+
+-- What has to be so before anything is changed.
 
 do $$
 begin
@@ -37,7 +35,9 @@ begin
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- 1  Tables
+-- migrations/0001_ledger.sql
+
+-- What the system remembers.
 
 create schema if not exists storage_cleanup;
 comment on schema storage_cleanup is 'Storage Cleanup: removes the render outputs that nobody saved.';
@@ -73,7 +73,7 @@ create table if not exists storage_cleanup.deletion (
     job_id          uuid primary key,
     run_id          uuid,
     state           text not null default 'released'
-                    check (state in ('claimed', 'file_deleted', 'done', 'released', 'quarantined', 'purged', 'restored')),
+                    check (state in ('claimed', 'file_deleted', 'done', 'released')),
     bucket_id       text,
     object_name     text,
     bytes           bigint not null default 0,
@@ -93,7 +93,7 @@ create index if not exists deletion_unfinished on storage_cleanup.deletion (stat
 create index if not exists deletion_object on storage_cleanup.deletion ((bucket_id || '/' || object_name))
     where state in ('claimed', 'file_deleted', 'done');
 create index if not exists deletion_finished on storage_cleanup.deletion (updated_at)
-    where state in ('done', 'released', 'purged', 'restored');
+    where state in ('done', 'released');
 
 -- Completed jobs that nobody has been seen to save. A superset of the orphans: each is checked before it is claimed.
 create table if not exists storage_cleanup.candidate (
@@ -136,14 +136,20 @@ create table if not exists storage_cleanup.asset_path_column (
 );
 
 -- ---------------------------------------------------------------------------------------------------------------
--- 2  Reading values. These run inside the application's own statements, so they must never fail, whatever they get.
-
--- They use nothing outside pg_catalog, because they run with the rights of whoever writes the row.
+-- functions_before.sql
 
 -- An index keeps what such a function answered when the row was written. So the indexes of a function that this file
 -- changes are dropped below, and built again; `create index if not exists` would keep the old answers.
 create temporary table storage_cleanup_before on commit drop as
     select oid as function, prosrc as body from pg_proc where pronamespace = 'storage_cleanup'::regnamespace;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/values.sql
+
+-- Reading values. These run inside the application's own statements, so they must never fail, whatever they get.
+
+-- They use nothing outside pg_catalog, because they run with the rights of whoever writes the row.
+
 
 -- 'bucket/name' of a Storage URL of any shape and any host; of anything else, the text as a path. The parser refuses what is
 -- longer than 8192 bytes. Here, its beginning counts: it may still say which file an asset or a saved job needs, and however
@@ -232,6 +238,12 @@ language sql immutable parallel safe
 return case when pg_column_size(job) <= 8192 then job
             else (select jsonb_object_agg(key, value) from jsonb_each(job) where pg_column_size(value) <= 8192) end;
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- indexes.sql
+
+-- Indexes on the application's tables.
+
+-- `create index if not exists` would keep what a function that has changed answered before.
 do $$
 declare
     outdated regclass;
@@ -280,6 +292,12 @@ begin
     end loop;
 end $$;
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/guard.sql
+
+-- The guard. Whoever saves locks the job first (key share), whoever claims locks it first (for update): one of
+--    them waits, and then sees what the other did. A save that comes too late is an error, never a broken asset.
+
 -- The objects that a path of an asset may mean: it may come with its bucket, or without.
 create or replace function storage_cleanup.object_keys_of(path text) returns text[]
 language sql stable strict security definer set search_path = ''
@@ -290,9 +308,7 @@ as $$
           select id || '/' || storage_cleanup.object_key(path) from storage.buckets) as meanings
 $$;
 
--- ---------------------------------------------------------------------------------------------------------------
--- 3  The guard. Whoever saves locks the job first (key share), whoever claims locks it first (for update): one of
---    them waits, and then sees what the other did. A save that comes too late is an error, never a broken asset.
+
 
 -- What these columns of an asset hold; 8 kB of it, which is what object_key reads.
 -- Any type, because a function of the table's own would keep the application from dropping it.
@@ -373,7 +389,7 @@ begin
         delete from storage_cleanup.deletion where job_id = any (holders) and run_id is null;
     end if;
     select job_id into taken from storage_cleanup.deletion
-    where job_id = any (jobs) and state not in ('released', 'restored')
+    where job_id = any (jobs) and state <> 'released'
       and not (state = 'done' and exists (      -- the row has stayed, and has another file or never had one
           select from public.render_jobs as job
           where job.id = job_id and (object_name is null
@@ -397,19 +413,10 @@ begin
     return new;
 end $$;
 
--- No trigger of this file names a column, in a list or in WHEN: it could no longer be given another type, or be dropped.
-do $$
-begin
-    execute format(
-        'create or replace trigger storage_cleanup_guard before insert or update on public.user_assets '
-        'for each row execute function storage_cleanup.guard_save(%s)',
-        (select string_agg(quote_literal(name), ', ' order by name) from storage_cleanup.asset_path_column));
-end $$;
--- Always: a replication or restore session must not save past the guard either.
-alter table public.user_assets enable always trigger storage_cleanup_guard;
-
 -- ---------------------------------------------------------------------------------------------------------------
--- 4  The candidates. Kept by triggers, so that a cycle costs what is new and not what has been.
+-- functions/candidates.sql
+
+-- The candidates. Kept by triggers, so that a cycle costs what is new and not what has been.
 
 create or replace function storage_cleanup.has_file(output_url text) returns boolean
 language sql immutable parallel safe
@@ -474,9 +481,6 @@ begin
     return null;
 end $$;
 
-create or replace trigger storage_cleanup_track_render after insert or update on public.render_jobs
-    for each row execute function storage_cleanup.track_render();
-
 -- An asset is deleted, or names another job: the job that it named is worth a look again. One that is no candidate any more
 -- was old enough when it was found saved.
 create or replace function storage_cleanup.track_unsave() returns trigger
@@ -504,13 +508,113 @@ begin
     return null;
 end $$;
 
-create or replace trigger storage_cleanup_track_unsave after update or delete on public.user_assets
-    for each row execute function storage_cleanup.track_unsave();
-
 -- A date that somebody else wrote, as one that can be worked with: clients can't read some, such as -infinity.
 create or replace function storage_cleanup.created(created_at timestamptz) returns timestamptz
 language sql stable parallel safe
 return greatest(coalesce(created_at, now()), 'epoch');
+
+-- The next page of candidates in order of age, after the last one of the page before. With a plan: its jobs, in order of
+-- id. A URL of more than 8192 bytes isn't handed out: no object needs one, and a page of them could fill a client's memory.
+-- `own_share`: only those that fall to this run while several are at work, so that they don't get in each other's way.
+create or replace function storage_cleanup.due(
+    this_run uuid, with_file boolean, max_age interval, after_since timestamptz, after_job uuid, page_size integer,
+    own_share boolean, plan uuid)
+returns table (job_id uuid, since timestamptz, output_url text, too_long boolean, gone boolean)
+language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+declare
+    runs integer;
+    mine integer;
+begin
+    perform storage_cleanup.assert_age(max_age);
+    if plan is not null then
+        return query
+        select page.job_id, 'epoch'::timestamptz, case when octet_length(job.output_url) <= 8192 then job.output_url::text end,
+               coalesce(octet_length(job.output_url) > 8192, false), job.id is null
+        from storage_cleanup.plan_job as page
+        left join public.render_jobs as job on job.id = page.job_id
+        where run_id = plan and page.job_id > after_job and has_file = with_file
+        order by page.job_id limit page_size;
+        return;
+    end if;
+    select count(*), count(*) filter (where id < this_run) into runs, mine
+    from storage_cleanup.run
+    where status = 'running' and not dry_run and heartbeat_at > clock_timestamp() - interval '2 minutes';
+    return query
+    select page.job_id, page.since, case when octet_length(job.output_url) <= 8192 then job.output_url::text end,
+           coalesce(octet_length(job.output_url) > 8192, false), job.id is null
+    from (select candidate.job_id, candidate.since from storage_cleanup.candidate
+          where has_file = with_file and candidate.since < now() - max_age
+            and (candidate.since, candidate.job_id) > (after_since, after_job)
+            and (runs < 2 or not own_share or (uuid_hash(candidate.job_id) & 65535) % runs = mine)
+          order by candidate.since, candidate.job_id limit page_size) as page
+    left join public.render_jobs as job on job.id = page.job_id
+    order by page.since, page.job_id;
+end $$;
+
+-- Remembers why candidates were kept, so that the next cycle need not look at them again.
+-- What has been decided for good leaves; what may change waits an hour; what was only busy stays where it is.
+create or replace function storage_cleanup.park(jobs uuid[], reasons text[], max_age interval) returns void
+language sql security definer set search_path = ''
+as $$
+    with verdict as (select * from unnest(jobs, reasons) as verdict (job_id, reason)),
+    gone as (
+        delete from storage_cleanup.candidate
+        where job_id in (
+            select job_id from storage_cleanup.candidate join verdict using (job_id)
+            where verdict.reason in ('claimed', 'already_missing', 'saved', 'job_gone', 'job_not_completed', 'already_claimed')
+              -- One that is saved while it is young may be deleted by its user while it is: its moment is still needed.
+              and (verdict.reason <> 'saved' or completed_at < now() - max_age)
+            for update of candidate skip locked)
+    )
+    update storage_cleanup.candidate
+    set since = now() + interval '1 hour' - max_age, reason = verdict.reason
+    from verdict
+    where candidate.job_id = verdict.job_id
+      and candidate.job_id in (
+          select job_id from storage_cleanup.candidate join verdict using (job_id)
+          where verdict.reason not in ('claimed', 'already_missing', 'saved', 'job_gone', 'job_not_completed', 'already_claimed',
+                                       'locked', 'job_changed', 'not_in_plan')
+          for update of candidate skip locked)
+$$;
+
+-- Finds what the triggers missed (they were off, or a table was truncated) by reading everything: once a day, not a cycle.
+-- Nobody has seen these complete; `seen_at` is the earliest from which their age may count.
+create or replace function storage_cleanup.reconcile(seen_at timestamptz) returns bigint
+language plpgsql security definer set search_path = ''
+as $$
+declare
+    found bigint;
+begin
+    perform storage_cleanup.assert_trust();
+    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
+    select id, greatest(created, seen_at), greatest(created, seen_at), storage_cleanup.has_file(output_url)
+    from public.render_jobs as job, storage_cleanup.created(created_at) as created
+    where status = 'completed'
+      and not exists (select from public.user_assets where metadata ->> 'render_job_id' = job.id::text)
+      and not exists (select from public.user_assets, unnest(storage_cleanup.job_ids_in(metadata ->> 'render_job_id')) as named
+                      where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id') and named = job.id)
+      and not exists (select from storage_cleanup.candidate where job_id = job.id)
+      and not exists (select from storage_cleanup.deletion
+                      where job_id = job.id and state <> 'released')
+    on conflict do nothing;
+    get diagnostics found = row_count;
+    return found;
+end $$;
+
+create or replace function storage_cleanup.reconcile_if_due() returns bigint
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    if not exists (select from storage_cleanup.usage where day = (now() at time zone 'UTC')::date) then
+        perform storage_cleanup.remember_usage();
+    end if;
+    update storage_cleanup.reconciliation set last_at = clock_timestamp() where last_at < now() - interval '1 day';
+    return case when found then storage_cleanup.reconcile(now()) end;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/references.sql
 
 -- Which of these jobs are saved? The only definition of it.
 create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid
@@ -539,43 +643,10 @@ begin
     end loop;
 end $$;
 
--- Finds what the triggers missed (they were off, or a table was truncated) by reading everything: once a day, not a cycle.
--- Nobody has seen these complete; `seen_at` is the earliest from which their age may count.
-create or replace function storage_cleanup.reconcile(seen_at timestamptz) returns bigint
-language plpgsql security definer set search_path = ''
-as $$
-declare
-    found bigint;
-begin
-    perform storage_cleanup.assert_trust();
-    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
-    select id, greatest(created, seen_at), greatest(created, seen_at), storage_cleanup.has_file(output_url)
-    from public.render_jobs as job, storage_cleanup.created(created_at) as created
-    where status = 'completed'
-      and not exists (select from public.user_assets where metadata ->> 'render_job_id' = job.id::text)
-      and not exists (select from public.user_assets, unnest(storage_cleanup.job_ids_in(metadata ->> 'render_job_id')) as named
-                      where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id') and named = job.id)
-      and not exists (select from storage_cleanup.candidate where job_id = job.id)
-      and not exists (select from storage_cleanup.deletion
-                      where job_id = job.id and state not in ('released', 'restored'))
-    on conflict do nothing;
-    get diagnostics found = row_count;
-    return found;
-end $$;
-
-create or replace function storage_cleanup.reconcile_if_due() returns bigint
-language plpgsql security definer set search_path = ''
-as $$
-begin
-    if not exists (select from storage_cleanup.usage where day = (now() at time zone 'UTC')::date) then
-        perform storage_cleanup.remember_usage();
-    end if;
-    update storage_cleanup.reconciliation set last_at = clock_timestamp() where last_at < now() - interval '1 day';
-    return case when found then storage_cleanup.reconcile(now()) end;
-end $$;
-
 -- ---------------------------------------------------------------------------------------------------------------
--- 5  Trust. Everything here must hold before anything is claimed, and is asserted again in every claim.
+-- functions/preflight.sql
+
+-- Trust. Everything here must hold before anything is claimed, and is asserted again in every claim.
 
 -- Why nothing may be deleted: a code and a sentence a reason; no row when all is well.
 create or replace function storage_cleanup.distrust() returns table (code text, sentence text)
@@ -661,7 +732,9 @@ begin
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- 6  One cycle
+-- functions/runs.sql
+
+-- Runs: opened, kept alive, judged by what they leave, closed, forgotten.
 
 -- Opens a run. Runs that died are closed first, and candidates are looked at again when more may be touched than before.
 create or replace function storage_cleanup.start_run(
@@ -681,6 +754,16 @@ begin
     insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of)
     values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of);
 end $$;
+
+-- The dry run of that id, and whether it may still be carried out.
+create or replace function storage_cleanup.plan(plan uuid)
+returns table (options jsonb, scope jsonb, finished boolean, fresh boolean, used boolean)
+language sql stable security definer set search_path = ''
+as $$
+    select run.options, run.scope, status in ('succeeded', 'partial'), started_at > now() - interval '24 hours',
+           exists (select from storage_cleanup.run as later where later.override_of = run.id)
+    from storage_cleanup.run where id = plan.plan and dry_run
+$$;
 
 -- Is the run's process still at work? Its connection tells at once; behind a pooler, its last sign of life within two minutes.
 create or replace function storage_cleanup.is_alive(run storage_cleanup.run) returns boolean
@@ -702,70 +785,88 @@ as $$
                  for update skip locked)
 $$;
 
--- The next page of candidates in order of age, after the last one of the page before. With a plan: its jobs, in order of
--- id. A URL of more than 8192 bytes isn't handed out: no object needs one, and a page of them could fill a client's memory.
--- `own_share`: only those that fall to this run while several are at work, so that they don't get in each other's way.
-create or replace function storage_cleanup.due(
-    this_run uuid, with_file boolean, max_age interval, after_since timestamptz, after_job uuid, page_size integer,
-    own_share boolean, plan uuid)
-returns table (job_id uuid, since timestamptz, output_url text, too_long boolean, gone boolean)
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+-- Claims that are unfinished, and those among them that keep failing.
+create or replace function storage_cleanup.unfinished() returns table (claims bigint, stuck bigint)
+language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
 as $$
-declare
-    runs integer;
-    mine integer;
-begin
-    perform storage_cleanup.assert_age(max_age);
-    if plan is not null then
-        return query
-        select page.job_id, 'epoch'::timestamptz, case when octet_length(job.output_url) <= 8192 then job.output_url::text end,
-               coalesce(octet_length(job.output_url) > 8192, false), job.id is null
-        from storage_cleanup.plan_job as page
-        left join public.render_jobs as job on job.id = page.job_id
-        where run_id = plan and page.job_id > after_job and has_file = with_file
-        order by page.job_id limit page_size;
-        return;
-    end if;
-    select count(*), count(*) filter (where id < this_run) into runs, mine
-    from storage_cleanup.run
-    where status = 'running' and not dry_run and heartbeat_at > clock_timestamp() - interval '2 minutes';
-    return query
-    select page.job_id, page.since, case when octet_length(job.output_url) <= 8192 then job.output_url::text end,
-           coalesce(octet_length(job.output_url) > 8192, false), job.id is null
-    from (select candidate.job_id, candidate.since from storage_cleanup.candidate
-          where has_file = with_file and candidate.since < now() - max_age
-            and (candidate.since, candidate.job_id) > (after_since, after_job)
-            and (runs < 2 or not own_share or (uuid_hash(candidate.job_id) & 65535) % runs = mine)
-          order by candidate.since, candidate.job_id limit page_size) as page
-    left join public.render_jobs as job on job.id = page.job_id
-    order by page.since, page.job_id;
-end $$;
+    select count(*), count(*) filter (where state = 'claimed' and attempts >= 3)
+    from storage_cleanup.deletion where state in ('claimed', 'file_deleted')
+$$;
 
--- Remembers why candidates were kept, so that the next cycle need not look at them again.
--- What has been decided for good leaves; what may change waits an hour; what was only busy stays where it is.
-create or replace function storage_cleanup.park(jobs uuid[], reasons text[], max_age interval) returns void
+-- What is unfinished and not this run's to finish now, with the reason: by phase, so that a run can account for it.
+create or replace function storage_cleanup.left_alone(this_run uuid) returns table (phase text, reason text, found bigint)
+language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
+as $$
+    with alive as materialized (
+        select id from storage_cleanup.run where status = 'running' and id <> this_run and storage_cleanup.is_alive(run)
+    )
+    select 'storage_files', case when alive.id is null then 'tried_in_vain' else 'claimed_by_another_run' end, count(*)
+    from storage_cleanup.deletion left join alive on alive.id = run_id
+    where state = 'claimed' and run_id <> this_run
+      and (alive.id is not null or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
+    group by 1, 2
+    union all
+    select 'render_jobs', 'row_protected', count(*)
+    from storage_cleanup.deletion
+    where state = 'file_deleted' and run_id is distinct from this_run and attempts >= 3 and updated_at >= now() - interval '1 hour'
+    having count(*) > 0
+$$;
+
+-- How many orphans past the age wait, and how many claims are unfinished. Candidates that have been saved meanwhile are
+-- left out as far as the first 2000 go: of a long backlog, the number is an upper bound.
+create or replace function storage_cleanup.remaining(max_age interval) returns bigint
+language sql stable security definer set search_path = ''
+as $$
+    with waiting as (
+        select (select count(*) from storage_cleanup.candidate where has_file and since < now() - max_age)
+             + (select count(*) from storage_cleanup.candidate where not has_file and since < now() - max_age) as count
+    ),
+    saved as (
+        select count(*) from storage_cleanup.saved_among(array(
+            select job_id from storage_cleanup.candidate where since < now() - max_age limit 2000))
+    )
+    select waiting.count - saved.count
+         + (select claims from storage_cleanup.unfinished())
+    from waiting, saved
+$$;
+
+-- What a run leaves for the next: orphans past the age with unfinished claims, the claims that keep failing, and what this
+-- run had to leave to others or to later.
+create or replace function storage_cleanup.backlog(this_run uuid, max_age interval)
+returns table (remaining bigint, stuck bigint, left_alone jsonb)
+language sql stable security definer set search_path = ''
+as $$
+    select storage_cleanup.remaining(max_age), (select stuck from storage_cleanup.unfinished()),
+           coalesce((select jsonb_agg(jsonb_build_array(phase, reason, found)) from storage_cleanup.left_alone(this_run)), '[]')
+$$;
+
+-- Closes a run. What a run that was found good had counted is what the next one is judged by.
+create or replace function storage_cleanup.finish_run(this_run uuid, status text, summary jsonb, found_good boolean) returns void
 language sql security definer set search_path = ''
 as $$
-    with verdict as (select * from unnest(jobs, reasons) as verdict (job_id, reason)),
-    gone as (
-        delete from storage_cleanup.candidate
-        where job_id in (
-            select job_id from storage_cleanup.candidate join verdict using (job_id)
-            where verdict.reason in ('claimed', 'already_missing', 'saved', 'job_gone', 'job_not_completed', 'already_claimed')
-              -- One that is saved while it is young may be deleted by its user while it is: its moment is still needed.
-              and (verdict.reason <> 'saved' or completed_at < now() - max_age)
-            for update of candidate skip locked)
-    )
-    update storage_cleanup.candidate
-    set since = now() + interval '1 hour' - max_age, reason = verdict.reason
-    from verdict
-    where candidate.job_id = verdict.job_id
-      and candidate.job_id in (
-          select job_id from storage_cleanup.candidate join verdict using (job_id)
-          where verdict.reason not in ('claimed', 'already_missing', 'saved', 'job_gone', 'job_not_completed', 'already_claimed',
-                                       'locked', 'job_changed', 'not_in_plan')
-          for update of candidate skip locked)
+    update storage_cleanup.run
+    set status = finish_run.status, summary = finish_run.summary, saved_assets = case when found_good then counted_assets end,
+        finished_at = clock_timestamp(), heartbeat_at = clock_timestamp()
+    where id = finish_run.this_run
 $$;
+
+-- Forgets what is finished and older than `keep`, a slice at a time, and plans that can't be used any more. Runs and usage
+-- are few and small, and stay four times as long: reports look back at a year.
+create or replace function storage_cleanup.prune(keep interval) returns void
+language sql security definer set search_path = ''
+as $$
+    delete from storage_cleanup.deletion where job_id in (
+        select job_id from storage_cleanup.deletion
+        where state in ('done', 'released') and updated_at < now() - keep
+        order by updated_at limit 10000 for update skip locked);
+    delete from storage_cleanup.run where status <> 'running' and started_at < now() - 4 * keep;
+    delete from storage_cleanup.usage where day < now() - 4 * keep;
+    delete from storage_cleanup.plan_job where run_id in (
+        select id from storage_cleanup.run where dry_run and started_at < now() - interval '2 days');
+$$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/claim.sql
 
 -- Claims what may go of these jobs, each with the object that the parser has found in its URL, and says why the rest is
 -- kept. Other jobs that may mean one of the objects keep it, for only the parser can tell what their URLs mean:
@@ -826,7 +927,7 @@ begin
             when asked.id is null and job.output_url = any (foreign_urls) then 'foreign_host'
             when asked.id is null and job.id = any (jobs) then 'job_changed'
             when job.status is distinct from 'completed' then 'job_not_completed'
-            when ledger.state not in ('released', 'restored')
+            when ledger.state <> 'released'
                  and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
                       or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
@@ -867,7 +968,7 @@ begin
                 object_name = excluded.object_name, bytes = excluded.bytes, job = excluded.job, completed_at = excluded.completed_at,
                 attempts = 0, last_error = null, attempted_at = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
-            where ledger.state in ('released', 'restored', 'done')
+            where ledger.state in ('released', 'done')
         returning ledger.job_id
     ),
     planned as (
@@ -888,6 +989,9 @@ begin
     from unnest(jobs) as asked
     where not exists (select from decided where id = asked);
 end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/confirm.sql
 
 -- The next claims whose run has ended or died, locked.
 create or replace function storage_cleanup.abandoned(this_run uuid, batch_size integer) returns setof uuid
@@ -1052,6 +1156,9 @@ begin
     returning deletion.job_id, gone;
 end $$;
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/rows.sql
+
 -- The next page of rows that other runs have left: their file is gone. One that keeps failing is not asked every time.
 create or replace function storage_cleanup.leftover_rows(this_run uuid, after_job uuid, page_size integer) returns setof uuid
 language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
@@ -1206,7 +1313,7 @@ begin
           and greatest(created_at, candidate.completed_at) < now() - max_age
           and not storage_cleanup.has_file(output_url)
           and not exists (select from storage_cleanup.deletion as ledger
-                          where ledger.job_id = id and state not in ('released', 'restored'))
+                          where ledger.job_id = id and state <> 'released')
           and (plan is null or id in (select planned.job_id from storage_cleanup.plan_job as planned where run_id = plan)));
     if dry_run then
         insert into storage_cleanup.plan_job (run_id, job_id, has_file)
@@ -1219,7 +1326,7 @@ begin
             set run_id = excluded.run_id, state = 'file_deleted', job = excluded.job, completed_at = excluded.completed_at,
                 bucket_id = null, object_name = null, bytes = 0, attempts = 0, last_error = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
-            where ledger.state in ('released', 'restored');
+            where ledger.state = 'released';
     end if;
     return query
     with verdict as (
@@ -1248,78 +1355,10 @@ begin
     select unnest(going), 'claimed', null from (select count(*) from parked) as noted;
 end $$;
 
--- Claims that are unfinished, and those among them that keep failing.
-create or replace function storage_cleanup.unfinished() returns table (claims bigint, stuck bigint)
-language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
-as $$
-    select count(*), count(*) filter (where state = 'claimed' and attempts >= 3)
-    from storage_cleanup.deletion where state in ('claimed', 'file_deleted')
-$$;
-
--- What is unfinished and not this run's to finish now, with the reason: by phase, so that a run can account for it.
-create or replace function storage_cleanup.left_alone(this_run uuid) returns table (phase text, reason text, found bigint)
-language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
-as $$
-    with alive as materialized (
-        select id from storage_cleanup.run where status = 'running' and id <> this_run and storage_cleanup.is_alive(run)
-    )
-    select 'storage_files', case when alive.id is null then 'tried_in_vain' else 'claimed_by_another_run' end, count(*)
-    from storage_cleanup.deletion left join alive on alive.id = run_id
-    where state = 'claimed' and run_id <> this_run
-      and (alive.id is not null or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
-    group by 1, 2
-    union all
-    select 'render_jobs', 'row_protected', count(*)
-    from storage_cleanup.deletion
-    where state = 'file_deleted' and run_id is distinct from this_run and attempts >= 3 and updated_at >= now() - interval '1 hour'
-    having count(*) > 0
-$$;
-
--- How many orphans past the age wait, and how many claims are unfinished. Candidates that have been saved meanwhile are
--- left out as far as the first 2000 go: of a long backlog, the number is an upper bound.
-create or replace function storage_cleanup.remaining(max_age interval) returns bigint
-language sql stable security definer set search_path = ''
-as $$
-    with waiting as (
-        select (select count(*) from storage_cleanup.candidate where has_file and since < now() - max_age)
-             + (select count(*) from storage_cleanup.candidate where not has_file and since < now() - max_age) as count
-    ),
-    saved as (
-        select count(*) from storage_cleanup.saved_among(array(
-            select job_id from storage_cleanup.candidate where since < now() - max_age limit 2000))
-    )
-    select waiting.count - saved.count
-         + (select claims from storage_cleanup.unfinished())
-    from waiting, saved
-$$;
-
--- Closes a run. What a run that was found good had counted is what the next one is judged by.
-create or replace function storage_cleanup.finish_run(this_run uuid, status text, summary jsonb, found_good boolean) returns void
-language sql security definer set search_path = ''
-as $$
-    update storage_cleanup.run
-    set status = finish_run.status, summary = finish_run.summary, saved_assets = case when found_good then counted_assets end,
-        finished_at = clock_timestamp(), heartbeat_at = clock_timestamp()
-    where id = finish_run.this_run
-$$;
-
--- Forgets what is finished and older than `keep`, a slice at a time, and plans that can't be used any more. Runs and usage
--- are few and small, and stay four times as long: reports look back at a year.
-create or replace function storage_cleanup.prune(keep interval) returns void
-language sql security definer set search_path = ''
-as $$
-    delete from storage_cleanup.deletion where job_id in (
-        select job_id from storage_cleanup.deletion
-        where state in ('done', 'released', 'purged', 'restored') and updated_at < now() - keep
-        order by updated_at limit 10000 for update skip locked);
-    delete from storage_cleanup.run where status <> 'running' and started_at < now() - 4 * keep;
-    delete from storage_cleanup.usage where day < now() - 4 * keep;
-    delete from storage_cleanup.plan_job where run_id in (
-        select id from storage_cleanup.run where dry_run and started_at < now() - interval '2 days');
-$$;
-
 -- ---------------------------------------------------------------------------------------------------------------
--- 7  Health. What the function health asks; all of it only reads. Each reads its tables once, however long they are.
+-- functions/health.sql
+
+-- Health. What the function health asks; all of it only reads. Each reads its tables once, however long they are.
 
 -- What lies in Storage, by bucket.
 create or replace function storage_cleanup.stored() returns table (bucket_id text, objects bigint, bytes bigint)
@@ -1497,7 +1536,7 @@ as $$
 $$;
 
 -- Foreign keys that reference render_jobs and have no index: their whole table is read for every row that is deleted.
-create or replace function storage_cleanup.foreign_keys_without_index() returns table (foreign_key text)
+create or replace function storage_cleanup.foreign_keys_without_index() returns setof text
 language sql stable security definer set search_path = ''
 as $$
     select format('%s (%s)', conrelid::regclass, (
@@ -1522,7 +1561,30 @@ as $$
 $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- 8  The worker: may call the functions above that a cycle and health need, and read its own tables. Give it a password with
+-- triggers.sql
+
+-- The triggers on the application's tables.
+
+-- No trigger of this file names a column, in a list or in WHEN: it could no longer be given another type, or be dropped.
+do $$
+begin
+    execute format(
+        'create or replace trigger storage_cleanup_guard before insert or update on public.user_assets '
+        'for each row execute function storage_cleanup.guard_save(%s)',
+        (select string_agg(quote_literal(name), ', ' order by name) from storage_cleanup.asset_path_column));
+end $$;
+-- Always: a replication or restore session must not save past the guard either.
+alter table public.user_assets enable always trigger storage_cleanup_guard;
+
+create or replace trigger storage_cleanup_track_render after insert or update on public.render_jobs
+    for each row execute function storage_cleanup.track_render();
+create or replace trigger storage_cleanup_track_unsave after update or delete on public.user_assets
+    for each row execute function storage_cleanup.track_unsave();
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- worker.sql
+
+-- The worker: may call the functions above that a cycle and health need, and read its own tables. Give it a password with
 --        alter role storage_cleanup_worker login password '…';
 
 do $$
@@ -1532,6 +1594,18 @@ begin
     end if;
 end $$;
 
+-- What cycles and health call, and nothing else.
+create or replace function storage_cleanup.worker_functions() returns setof regprocedure
+language sql stable
+as $$
+    select oid::regprocedure from pg_proc
+    where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
+        'schema_version', 'distrust', 'buckets', 'count_saved', 'plan', 'start_run', 'due', 'park', 'claim', 'adopt',
+        'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
+        'reconcile_if_due', 'prune', 'judge_saved', 'finish_run', 'stored', 'orphans', 'completed', 'assets', 'integrity',
+        'orphan_bytes', 'index_use', 'triggers_off', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])
+$$;
+
 revoke all on all tables in schema storage_cleanup from public;
 revoke all on all functions in schema storage_cleanup from public;
 grant execute on function
@@ -1539,27 +1613,23 @@ grant execute on function
     storage_cleanup.job_ids_in(text), storage_cleanup.has_file(text)
     to public;      -- indexes on the application's tables call them
 
+grant execute on function storage_cleanup.worker_functions() to public;     -- health asks any role for what it lacks
+
 grant usage on schema storage_cleanup to storage_cleanup_worker;
 grant select on storage_cleanup.run, storage_cleanup.deletion, storage_cleanup.candidate, storage_cleanup.plan_job,
     storage_cleanup.usage
     to storage_cleanup_worker;
-grant execute on function
-    storage_cleanup.schema_version(), storage_cleanup.distrust(), storage_cleanup.buckets(), storage_cleanup.count_saved(),
-    storage_cleanup.start_run(uuid, text, boolean, jsonb, jsonb, uuid),
-    storage_cleanup.due(uuid, boolean, interval, timestamptz, uuid, integer, boolean, uuid),
-    storage_cleanup.park(uuid[], text[], interval),
-    storage_cleanup.claim(uuid, uuid[], text[], interval, boolean, uuid, text[]),
-    storage_cleanup.adopt(uuid, integer), storage_cleanup.settle(uuid, uuid[], text),
-    storage_cleanup.give_back(uuid, uuid[]), storage_cleanup.give_back_abandoned(), storage_cleanup.left_alone(uuid),
-    storage_cleanup.leftover_rows(uuid, uuid, integer), storage_cleanup.delete_rows(uuid, uuid[]),
-    storage_cleanup.claim_fileless(uuid, uuid[], interval, boolean, uuid),
-    storage_cleanup.remaining(interval), storage_cleanup.unfinished(), storage_cleanup.reconcile_if_due(), storage_cleanup.prune(interval),
-    storage_cleanup.judge_saved(uuid), storage_cleanup.finish_run(uuid, text, jsonb, boolean),
-    storage_cleanup.stored(), storage_cleanup.orphans(interval, interval), storage_cleanup.completed(timestamptz),
-    storage_cleanup.assets(timestamptz), storage_cleanup.integrity(text[], text[], interval, interval),
-    storage_cleanup.orphan_bytes(), storage_cleanup.index_use(), storage_cleanup.triggers_off(), storage_cleanup.foreign_keys_without_index(),
-    storage_cleanup.lock_trouble()
-    to storage_cleanup_worker;
+do $$
+declare
+    needed regprocedure;
+begin
+    for needed in select storage_cleanup.worker_functions() loop
+        execute format('grant execute on function %s to storage_cleanup_worker', needed);
+    end loop;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- first_look.sql
 
 -- What is there already, and what the triggers missed while they were away.
 select storage_cleanup.reconcile('epoch');

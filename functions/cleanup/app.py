@@ -11,12 +11,13 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from storage_cleanup.aws.clients import client
 from storage_cleanup.aws.parameter_store import ParameterStore
-from storage_cleanup.cleanup.cycle import KEEP_HISTORY, run_cycle
+from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import resolve
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import RefusedError
 from storage_cleanup.events.cleanup import CleanupRequest, DrainRequest, parse_cleanup_event, parse_drain_event
+from storage_cleanup.limits import KEEP_HISTORY
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.postgres.ledger import Database
 from storage_cleanup.scheduling.drain import start_drain

@@ -20,7 +20,6 @@ from typing import Any
 from unittest.mock import patch
 from uuid import UUID, uuid4
 
-import httpx
 import psycopg
 
 from local.application import Application, Render
@@ -28,17 +27,16 @@ from local.keys import Keys
 from local.postgres import Database as LocalDatabase
 from local.storage_emulator import StorageServer
 from local.storage_emulator.faults import Fault
-from storage_cleanup.cleanup.phases import storage_files
 from storage_cleanup.errors import DatabaseError
+from storage_cleanup.limits import LOCK_TIMEOUT, PAGE_SIZE, HttpPatience
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Phase
-from storage_cleanup.postgres import ledger as database_module
-from storage_cleanup.postgres.ledger import Database
-from storage_cleanup.storage import client as storage_client
+from storage_cleanup.postgres.connection import Transactions
 from tests.campaigns.ground import Ground, prepared_ground
 from tests.campaigns.report import Figures, missed
 from tests.integration.direct import cycle
 
+IMPATIENT = HttpPatience(connect_seconds=2, read_seconds=0.25, total_seconds=30)
 PROBABILITIES = (0.01, 0.2, 1.0)
 MOST_CYCLES = 12
 MOST_CYCLES_WITHOUT_DATABASE = 120
@@ -64,6 +62,7 @@ class Scene:
     orphans: dict[UUID, Render] = field(default_factory=dict)
     protected: set[UUID] = field(default_factory=set)
     skew: float = 0.0
+    lock_timeout: timedelta = LOCK_TIMEOUT
     deleted: int = 0
     already_missing: int = 0
     refused_saves: int = 0
@@ -164,22 +163,22 @@ def poisoned_names(scene: Scene, probability: float) -> Iterator[None]:
 _Call = Callable[..., list[Any]]
 
 
-def _wrapping(scene: Scene, probability: float, suffer: Callable[[_Call, Database, Any, Any], Any]) -> Any:
+def _wrapping(scene: Scene, probability: float, suffer: Callable[[_Call, Transactions, Any, Any], Any]) -> Any:
     """Return a patch that makes so many of the product's calls to the database suffer."""
-    original, lock = Database._rows, threading.Lock()
+    original, lock = Transactions.run, threading.Lock()
 
-    def rows(database: Database, *arguments: Any, **named: Any) -> Any:
+    def run(transactions: Transactions, *arguments: Any, **named: Any) -> Any:
         with lock:
             hit = scene.random.random() < probability
-        return suffer(original, database, arguments, named) if hit else original(database, *arguments, **named)
+        return suffer(original, transactions, arguments, named) if hit else original(transactions, *arguments, **named)
 
-    return patch.object(Database, "_rows", rows)
+    return patch.object(Transactions, "run", run)
 
 
-def _backend(database: Database) -> int:
+def _backend(transactions: Transactions) -> int:
     """Return the process that serves this thread's connection, or 0 where there is no server."""
     try:
-        return database._transactions.connected().info.backend_pid
+        return transactions.connected().info.backend_pid
     except psycopg.Error:
         return 0
 
@@ -193,9 +192,9 @@ def _terminate(scene: Scene, backend: int) -> None:
 def connection_lost_before(scene: Scene, probability: float) -> Iterator[None]:
     """End the connection before a statement."""
 
-    def suffer(original: _Call, database: Database, arguments: Any, named: Any) -> Any:
-        _terminate(scene, _backend(database))
-        return original(database, *arguments, **named)
+    def suffer(original: _Call, transactions: Transactions, arguments: Any, named: Any) -> Any:
+        _terminate(scene, _backend(transactions))
+        return original(transactions, *arguments, **named)
 
     with _wrapping(scene, probability, suffer):
         yield
@@ -205,11 +204,11 @@ def connection_lost_before(scene: Scene, probability: float) -> Iterator[None]:
 def connection_lost_within(scene: Scene, probability: float) -> Iterator[None]:
     """End the connection some milliseconds after a statement was sent, wherever it is by then."""
 
-    def suffer(original: _Call, database: Database, arguments: Any, named: Any) -> Any:
-        killer = threading.Timer(scene.random.uniform(0, 0.02), _terminate, (scene, _backend(database)))
+    def suffer(original: _Call, transactions: Transactions, arguments: Any, named: Any) -> Any:
+        killer = threading.Timer(scene.random.uniform(0, 0.02), _terminate, (scene, _backend(transactions)))
         killer.start()
         try:
-            return original(database, *arguments, **named)
+            return original(transactions, *arguments, **named)
         finally:
             killer.join()
 
@@ -221,9 +220,9 @@ def connection_lost_within(scene: Scene, probability: float) -> Iterator[None]:
 def connection_lost_after(scene: Scene, probability: float) -> Iterator[None]:
     """End the connection when a statement is committed and its answer is on its way."""
 
-    def suffer(original: _Call, database: Database, arguments: Any, named: Any) -> Any:
-        original(database, *arguments, **named)
-        _terminate(scene, _backend(database))
+    def suffer(original: _Call, transactions: Transactions, arguments: Any, named: Any) -> Any:
+        original(transactions, *arguments, **named)
+        _terminate(scene, _backend(transactions))
         raise DatabaseError("server closed the connection unexpectedly")
 
     with _wrapping(scene, probability, suffer):
@@ -234,8 +233,8 @@ def connection_lost_after(scene: Scene, probability: float) -> Iterator[None]:
 def statement_timeout(scene: Scene, probability: float) -> Iterator[None]:
     """Give statements one millisecond."""
 
-    def suffer(original: _Call, database: Database, arguments: Any, named: Any) -> Any:
-        return original(database, *arguments, **{**named, "timeout": timedelta(milliseconds=1)})
+    def suffer(original: _Call, transactions: Transactions, arguments: Any, named: Any) -> Any:
+        return original(transactions, *arguments, **{**named, "statement_timeout": timedelta(milliseconds=1)})
 
     with _wrapping(scene, probability, suffer):
         yield
@@ -265,14 +264,15 @@ def lock_timeout(scene: Scene, probability: float) -> Iterator[None]:
 
     held = threading.Event()
     holder = threading.Thread(target=hold)
-    with patch.object(database_module, "_LOCK", timedelta(milliseconds=30)):
-        holder.start()
-        held.wait(10)
-        try:
-            yield
-        finally:
-            stop.set()
-            holder.join()
+    scene.lock_timeout = timedelta(milliseconds=30)
+    holder.start()
+    held.wait(10)
+    try:
+        yield
+    finally:
+        scene.lock_timeout = LOCK_TIMEOUT
+        stop.set()
+        holder.join()
 
 
 @contextmanager
@@ -347,8 +347,8 @@ class Scenario:
         total = self._probability == 1 and self._injection is not clock_skew
         limit = CYCLES_OF_TOTAL_FAILURE if total else self._most_cycles
         size = NAMES_A_REQUEST if self._exact else NAMES_A_REQUEST_WITHOUT_DATABASE
-        with patch.object(storage_files, "BATCH_SIZE", size), self._injection(scene, self._probability):
-            self._tally.cycles[self.name] = self._cycles(scene, limit, until_drained=not total)
+        with self._injection(scene, self._probability):
+            self._tally.cycles[self.name] = self._cycles(scene, limit, page_size=size, until_drained=not total)
             if not total and not scene.drained():
                 self._note("undrained", "not drained while the fault lasted")
         for _ in range(MOST_CYCLES):  # a claim that was given up is released first, and due a day later
@@ -359,11 +359,20 @@ class Scenario:
         if not scene.drained():
             self._note("undrained_when_healed", "not drained after it healed")
 
-    def _cycles(self, scene: Scene, limit: int, *, until_drained: bool = True) -> int:
+    def _cycles(self, scene: Scene, limit: int, *, page_size: int = PAGE_SIZE, until_drained: bool = True) -> int:
         for number in range(1, limit + 1):
             scene.save_some(1)
             try:
-                scene.count(cycle(scene, key=scene.key, now=time.time))
+                scene.count(
+                    cycle(
+                        scene,
+                        key=scene.key,
+                        lock_timeout=scene.lock_timeout,
+                        patience=IMPATIENT,
+                        page_size=page_size,
+                        now=time.time,
+                    )
+                )
             except Exception as error:  # noqa: BLE001 (that is what the campaign looks for)
                 self._note("unhandled", repr(error))
             self._tally.figures["cycles"] += 1
@@ -377,13 +386,6 @@ class Scenario:
     def _note(self, kind: str, what: str, count: int = 1) -> None:
         self._tally.figures[kind] += count
         self._tally.wrong.setdefault(self.name, what)
-
-
-@contextmanager
-def impatience() -> Iterator[None]:
-    """Make waiting short, so that many requests fit in little time."""
-    with patch.object(storage_client, "_TIMEOUT", httpx.Timeout(0.25, connect=2)):
-        yield
 
 
 @contextmanager
@@ -424,7 +426,7 @@ class Faults:
     def run(self, seed: int, short: bool) -> Figures:
         """Play every fault at every probability; in the short form, each fault once."""
         tally, chooser = Tally(), random.Random(seed)
-        with silence(), impatience(), prepared_ground("faults") as ground:
+        with silence(), prepared_ground("faults") as ground:
             for index, (name, injection) in enumerate({**STORAGE, **DATABASE}.items()):
                 if short and index % 4 != seed % 4:
                     continue

@@ -29,6 +29,7 @@ from psycopg import errors as pg
 from local.postgres import Database, Postgres
 from local.stack import own_directory
 from storage_cleanup.cleanup.options import resolve
+from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.cleanup.phases.temp_files import clean_temp_files
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ConfigurationError, RequestError
@@ -476,16 +477,9 @@ class TreeTarget:
             self._grow(self._listed, tree)
         outside, before = snapshot(self._outside), snapshot(self._listed)
         now = clock.now()
+        order = Order(UUID(int=0), timedelta(seconds=_AGE), budget, 1000, dry_run=dry_run, plan=None, stop=lambda: None)
         try:
-            result = clean_temp_files(
-                [self._listed],
-                ["storage-", "mat-debug-"],
-                timedelta(seconds=_AGE),
-                now=now,
-                budget=budget,
-                dry_run=dry_run,
-                stop=lambda: None,
-            )
+            result = clean_temp_files(order, [self._listed], ["storage-", "mat-debug-"], now=now)
         except Exception as error:  # noqa: BLE001
             self._notes.note("unhandled", tree, error)
             return

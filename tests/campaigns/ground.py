@@ -16,6 +16,7 @@ from storage_cleanup.cleanup.options import resolve
 from storage_cleanup.config.parameters import DEFAULTS
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.events.cleanup import parse_cleanup_event
+from storage_cleanup.limits import PAGE_SIZE
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.postgres import ledger as product
 from storage_cleanup.storage.object_store import ObjectStore
@@ -56,13 +57,13 @@ class Project:
         """Return a client of the project's Storage."""
         return ObjectStore(self.storage_url, self.key)
 
-    def cycle(self, store: ObjectStore) -> RunResult:
+    def cycle(self, store: ObjectStore, *, page_size: int = PAGE_SIZE) -> RunResult:
         """Run one cycle, as the scheduled event does."""
         settings = Settings.from_parameters(self.parameters())
         options = resolve(parse_cleanup_event({"action": "cleanup"}), settings)
         watch = Watch(lambda: INVOCATION_MILLISECONDS, lambda: True)
         with product.Database(self.database_url) as database:
-            return run_cycle(settings, options, database=database, store=store, watch=watch)
+            return run_cycle(settings, options, database=database, store=store, watch=watch, page_size=page_size)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ from psycopg import errors as pg
 from local.application import TWO_HOURS, age_jobs
 from local.functions import Context, load_function
 from local.postgres import Database
+from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.phases import render_jobs, storage_files
 from storage_cleanup.postgres import connection as transactions
-from storage_cleanup.postgres import ledger as product_database
 from storage_cleanup.storage.object_store import ObjectStore
 from tests.campaigns.ground import INVOCATION_MILLISECONDS, Ground, Project, prepared_ground, quiet
 from tests.campaigns.report import Figures, missed
@@ -46,6 +47,8 @@ _TLS = ssl.create_default_context()  # reading the certificates takes long, and 
 APP = load_function("cleanup")  # … and all of this happens once, before the forks
 
 MOST_CYCLES = 8
+PAGE_SIZE = 3
+"""So small that a few jobs are many batches."""
 _SERVER_SECONDS = 0.15  # how long a server goes on with what a dead client has asked for
 _CLIENT_SECONDS = 0.04  # … and how much of that the client lives to see
 
@@ -95,10 +98,10 @@ def handle(project: Project, at: int | None, overlapping: bool, log: Path) -> No
     os.environ["PARAMETER_PATH"] = "/storage-cleanup/campaign"
     fuse = Fuse(at, log)
     with (
-        _small_pages(),
+        mock.patch.object(APP, "run_cycle", partial(run_cycle, page_size=PAGE_SIZE)),
         mock.patch.object(APP, "ParameterStore", return_value=_Parameters(project, fuse)),
         mock.patch.object(default, "create_ssl_context", return_value=_TLS),
-        mock.patch.object(product_database.Database, "_rows", _mined_statement(fuse)),
+        mock.patch.object(transactions.Transactions, "run", _mined_statement(fuse)),
         mock.patch.object(httpx.HTTPTransport, "handle_request", _mined_request(fuse, project)),
         mock.patch.object(storage_files, "ThreadPoolExecutor", ThreadPoolExecutor if overlapping else _OneByOne),
         mock.patch.object(render_jobs, "ThreadPoolExecutor", ThreadPoolExecutor if overlapping else _OneByOne),
@@ -108,23 +111,23 @@ def handle(project: Project, at: int | None, overlapping: bool, log: Path) -> No
 
 
 def _mined_statement(fuse: Fuse) -> Callable[..., Any]:
-    original = product_database.Database._rows
+    original = transactions.Transactions.run
     # The statement comes after the pause, so it is carried out and committed when the client has long been dead.
     slow = transactions._MESSAGE.replace("{statement}", f"select pg_sleep({_SERVER_SECONDS}); {{statement}}")
 
-    def rows(self: product_database.Database, row: Any, query: str, **parameters: Any) -> Any:
-        fuse.passes(f"before {query}")
-        if fuse.burns(f"during {query}"):
-            self._transactions.connected()
+    def run(self: transactions.Transactions, row: Any, name: str, statement: str, **parameters: Any) -> Any:
+        fuse.passes(f"before {name}")
+        if fuse.burns(f"during {name}"):
+            self.connected()
             threading.Timer(_CLIENT_SECONDS, die).start()
             with mock.patch.object(transactions, "_MESSAGE", slow):
-                original(self, row, query, **parameters)
+                original(self, row, name, statement, **parameters)
             raise AssertionError("outlived its death")
-        answer = original(self, row, query, **parameters)
-        fuse.passes(f"after {query}")
+        answer = original(self, row, name, statement, **parameters)
+        fuse.passes(f"after {name}")
         return answer
 
-    return rows
+    return run
 
 
 def _mined_request(fuse: Fuse, project: Project) -> Callable[..., httpx.Response]:
@@ -185,13 +188,6 @@ class _OneByOne:
         except Exception as error:  # noqa: BLE001 - as a thread would do
             future.set_exception(error)
         return future
-
-
-@contextmanager
-def _small_pages() -> Iterator[None]:
-    """Make batches so small that a few jobs are many batches."""
-    with mock.patch.object(storage_files, "BATCH_SIZE", 3), mock.patch.object(render_jobs, "_PAGE", 4):
-        yield
 
 
 # -- the scene ---------------------------------------------------------------------------------------------------------
@@ -426,8 +422,7 @@ class Killing:
         needed = 0
         for number in range(1, MOST_CYCLES + 1):
             before = _state(database)
-            with _small_pages():
-                project.cycle(self.store)
+            project.cycle(self.store, page_size=PAGE_SIZE)
             _wait_for_servers(database)  # a statement has ended long before the next interval
             if _state(database) != before:
                 needed = number

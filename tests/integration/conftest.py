@@ -7,14 +7,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-import httpx
 import pytest
 
 from local.application import Application
 from local.functions import RULE, Context, load_function
 from local.stack import PARAMETER_PATH
-from storage_cleanup.cleanup.phases import storage_files
-from storage_cleanup.storage import client as storage_client
+from storage_cleanup.cleanup.cycle import run_cycle
+from storage_cleanup.limits import HttpPatience
 from storage_cleanup.storage.object_store import ObjectStore
 from tests.conftest import Servers
 from tests.integration.direct import IMPATIENT
@@ -86,13 +85,13 @@ def cleanup(app: ModuleType, configure: Configure) -> Cleanup:
 @pytest.fixture
 def impatience(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that takes seconds elsewhere takes a moment here."""
-    monkeypatch.setattr(storage_client, "_TIMEOUT", httpx.Timeout(0.5, connect=2))
-    monkeypatch.setattr(app, "ObjectStore", partial(ObjectStore, backoff=IMPATIENT))
+    patience = HttpPatience(connect_seconds=2, read_seconds=0.5, total_seconds=30)
+    monkeypatch.setattr(app, "ObjectStore", partial(ObjectStore, backoff=IMPATIENT, patience=patience))
 
 
 @pytest.fixture
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_files, "BATCH_SIZE", 10)
+def small_batches(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "run_cycle", partial(run_cycle, page_size=10))
 
 
 def nothing_happened(answer: dict[str, Any], application: Application, *, files: int) -> None:

@@ -16,6 +16,7 @@ from storage_cleanup.cleanup.options import resolve
 from storage_cleanup.config.parameters import DEFAULTS
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.events.cleanup import CleanupRequest
+from storage_cleanup.limits import LOCK_TIMEOUT, PAGE_SIZE, STORAGE, HttpPatience
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Trigger
 from storage_cleanup.postgres.ledger import Database
@@ -58,25 +59,30 @@ def cycle(
     database_url: str | None = None,
     key: str | None = None,
     seconds: float = 900,
+    lock_timeout: timedelta = LOCK_TIMEOUT,
+    patience: HttpPatience = STORAGE,
+    page_size: int = PAGE_SIZE,
     now: Callable[[], float] = time.time,
     **overrides: str,
 ) -> RunResult:
     """Run a cycle as the handler would; ``database_url`` and ``key`` stand in for the settings' own."""
     settings = settings_of(project, **overrides)
+    url = database_url or settings.database_url.get_secret_value()
     end = time.monotonic() + seconds
     watch = Watch(lambda: max(0, int((end - time.monotonic()) * 1000)), lambda: True)
     with (
-        Database(database_url or settings.database_url.get_secret_value(), watch.seconds_for) as database,
+        Database(url, watch.seconds_for, lock_timeout=lock_timeout) as database,
         ObjectStore(
             settings.supabase_url,
             key or settings.service_role_key.get_secret_value(),
             give_up=watch.stop_reason,
             seconds_for=watch.seconds_for,
             backoff=IMPATIENT,
+            patience=patience,
         ) as store,
     ):
         options = resolve(CleanupRequest(Trigger.MANUAL), settings)
-        return run_cycle(settings, options, database=database, store=store, watch=watch, now=now)
+        return run_cycle(settings, options, database=database, store=store, watch=watch, page_size=page_size, now=now)
 
 
 def ledger(project: Project) -> list[tuple[str, int, str | None]]:

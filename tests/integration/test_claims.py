@@ -13,7 +13,7 @@ import pytest
 
 from local.application import Application, Link, Render, age_jobs
 from local.storage_emulator.faults import Fault
-from storage_cleanup.cleanup.phases import storage_files
+from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.errors import ObjectStoreError
 from storage_cleanup.model.vocabulary import Status
 from storage_cleanup.postgres.ledger import Database
@@ -82,9 +82,9 @@ def pages(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
-def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_at_a_time(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every page one candidate, so that jobs which share a file never meet on one."""
-    monkeypatch.setattr(storage_files, "BATCH_SIZE", 1)
+    monkeypatch.setattr(app, "run_cycle", partial(run_cycle, page_size=1))
 
 
 @pytest.mark.parametrize("age", [timedelta(hours=1.5), timedelta(hours=3)], ids=["younger", "older"])
@@ -326,7 +326,7 @@ def test_every_file_that_was_claimed_is_accounted_for_when_the_breaker_opens(
     servers: Servers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(storage_files, "BATCH_SIZE", 2)
+    monkeypatch.setattr(app, "run_cycle", partial(run_cycle, page_size=2))
     application.render_many(40)
     servers.storage.inject({Fault.INTERNAL: 1}, operations=["remove"])
     monkeypatch.setattr(app, "ObjectStore", partial(ObjectStore, backoff=IMPATIENT))

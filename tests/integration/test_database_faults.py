@@ -2,7 +2,9 @@
 
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,14 +12,13 @@ import pytest
 from local.application import Application
 from local.storage_emulator.faults import Fault
 from storage_cleanup.model.vocabulary import Status
-from storage_cleanup.postgres import ledger as database_module
+from storage_cleanup.postgres.connection import Transactions
+from storage_cleanup.postgres.ledger import Database
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Configure, nothing_happened
 from tests.integration.direct import cycle, ledger
 
 ROOT = Path(__file__).resolve().parents[2]
-
-DEFAULTS: dict[str, Any] = database_module.Database._rows.__kwdefaults__ or {}
 
 
 # -- a database that isn't what it should be --------------------------------------------------------------------------
@@ -173,10 +174,10 @@ def test_a_row_that_somebody_has_locked_is_skipped_and_done_next_time(
 
 
 def test_a_table_that_somebody_has_locked_fails_the_run_and_is_done_next_time(
-    application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    app: ModuleType, application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     application.render_many(3)
-    monkeypatch.setattr(database_module, "_LOCK", timedelta(milliseconds=200))
+    monkeypatch.setattr(app, "Database", partial(Database, lock_timeout=timedelta(milliseconds=200)))
     with servers.database.connect(autocommit=False) as other:
         other.execute("lock table render_jobs")
         answer = cleanup()
@@ -187,11 +188,11 @@ def test_a_table_that_somebody_has_locked_fails_the_run_and_is_done_next_time(
 
 
 def test_a_statement_that_takes_too_long_fails_the_run_and_is_done_next_time(
-    application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    app: ModuleType, application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     application.render_many(3)
     with servers.database.connect(autocommit=False) as other, monkeypatch.context() as patched:
-        patched.setitem(DEFAULTS, "timeout", timedelta(milliseconds=200))
+        patched.setattr(app, "Database", partial(Database, statement_timeout=timedelta(milliseconds=200)))
         other.execute("lock table render_jobs")
         answer = cleanup()
         assert answer["status"] == "failed"
@@ -206,15 +207,16 @@ def test_a_connection_that_is_lost_in_a_call_fails_the_run_and_the_next_one_fini
     saved = application.render()
     application.save(saved)
     application.render_many(3)
-    original = getattr(database_module.Database, call)
+    original = Transactions.run
 
-    def cut(database: database_module.Database, *arguments: Any, **named: Any) -> Any:
-        backend = database._transactions.connected().info.backend_pid
-        servers.execute("select pg_terminate_backend(%s, 5000)", backend, role="supabase_admin")
-        return original(database, *arguments, **named)
+    def cut(transactions: Transactions, row: Any, name: str, *arguments: Any, **named: Any) -> Any:
+        if name == call:
+            backend = transactions.connected().info.backend_pid
+            servers.execute("select pg_terminate_backend(%s, 5000)", backend, role="supabase_admin")
+        return original(transactions, row, name, *arguments, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(database_module.Database, call, cut)
+        patched.setattr(Transactions, "run", cut)
         assert cycle(servers).status is Status.FAILED
     assert cycle(servers).status is Status.SUCCEEDED
     assert application.jobs() == {saved.job_id}

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Thread
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,8 +18,9 @@ import pytest
 from local.application import Application
 from local.functions import Context, load_function
 from local.stack import PARAMETER_PATH
-from storage_cleanup.cleanup.phases import storage_files
+from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.errors import DatabaseError, ObjectStoreError
+from storage_cleanup.limits import STORAGE
 from storage_cleanup.postgres.connection import Transactions
 from storage_cleanup.storage.client import StorageClient
 from tests.conftest import Servers
@@ -76,8 +79,8 @@ def people(servers: Servers, dripping_storage: BadWire) -> Iterator[Application]
 
 
 @pytest.fixture
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_files, "BATCH_SIZE", 10)
+def small_batches(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "run_cycle", partial(run_cycle, page_size=10))
 
 
 # -- the database -----------------------------------------------------------------------------------------------------
@@ -129,30 +132,23 @@ def test_an_answer_that_is_lost_once_fails_the_run_which_is_recorded_and_the_nex
 def test_a_certificate_that_drips_is_a_database_that_cannot_be_reached() -> None:
     """The handshake has begun: neither a timeout of the server nor one of TCP would end it."""
     with _half_of_a_handshake() as port, BadWire("127.0.0.1", port, Trouble.DRIPPING, at=b"", sound=1) as bad:
-        transactions = Transactions(
-            f"postgresql://me@127.0.0.1:{bad.port}/x?sslmode=require",
-            {"look": "select 1 as value"},
-            seconds_for=lambda _: 2,
-        )
+        url = f"postgresql://me@127.0.0.1:{bad.port}/x?sslmode=require"
+        transactions = Transactions(url, seconds_for=lambda _: 2)
         with pytest.raises(DatabaseError, match="look: connection timeout expired"):
-            transactions.run(dict, "look", **LIMITS)
+            transactions.run(dict, "look", "select 1 as value", **LIMITS)
         assert bad.hits == 1
 
 
 def test_a_connection_that_was_given_up_answers_nothing_any_more(servers: Servers) -> None:
     """An answer that comes late must not be taken for the next one's."""
     seconds = 2.0
-    transactions = Transactions(
-        servers.database.url(),
-        {"sleep": "select pg_sleep(4)::text as value", "look": "select 'mine' as value"},
-        seconds_for=lambda _: seconds,
-    )
-    transactions.run(dict, "look", **LIMITS)
+    transactions = Transactions(servers.database.url(), seconds_for=lambda _: seconds)
+    transactions.run(dict, "look", "select 'mine' as value", **LIMITS)
     seconds = 0.2
     with pytest.raises(DatabaseError, match="sleep: "):
-        transactions.run(dict, "sleep", **LIMITS)
+        transactions.run(dict, "sleep", "select pg_sleep(4)::text as value", **LIMITS)
     seconds = 10.0
-    assert transactions.run(dict, "look", **LIMITS) == [{"value": "mine"}]
+    assert transactions.run(dict, "look", "select 'mine' as value", **LIMITS) == [{"value": "mine"}]
     transactions.close()
 
 
@@ -202,7 +198,7 @@ def test_no_part_of_an_answer_may_drip_for_longer_than_the_whole_may_take(
     people.render_many(5)
     url = urlsplit(servers.storage.url)
     with BadWire(str(url.hostname), int(url.port or 80), Trouble.DRIPPING, at=REMOVAL, sound=sound) as bad:
-        client = StorageClient(f"http://127.0.0.1:{bad.port}", servers.keys.service_role, lambda _: 2)
+        client = StorageClient(f"http://127.0.0.1:{bad.port}", servers.keys.service_role, STORAGE, lambda _: 2)
         client.buckets()
         names = [name for _, name in people.files()]
         with pytest.raises(ObjectStoreError, match="no answer in time") as raised:

@@ -98,11 +98,11 @@ def test_each_of_the_products_transactions_has_its_own_limits_and_leaves_nothing
 
     limits = {"statement_timeout": timedelta(milliseconds=1234), "lock_timeout": timedelta(seconds=1)}
     look = "select pg_backend_pid() as pid, current_setting('statement_timeout') as timeout"
-    transactions = Transactions(pooler.url, {"look": look, "fail": "select 1 / 0"})
-    found = [transactions.run(Backend, "look", **limits)[0]]
+    transactions = Transactions(pooler.url)
+    found = [transactions.run(Backend, "look", look, **limits)[0]]
     with pytest.raises(DatabaseError, match="fail: division by zero"):
-        transactions.run(Backend, "fail", **limits)
-    found += [transactions.run(Backend, "look", **limits)[0] for _ in range(3)]
+        transactions.run(Backend, "fail", "select 1 / 0", **limits)
+    found += [transactions.run(Backend, "look", look, **limits)[0] for _ in range(3)]
     transactions.close()
     assert {backend.timeout for backend in found} == {"1234ms"}
     assert len({backend.pid for backend in found}) > 1
@@ -112,9 +112,9 @@ def test_each_of_the_products_transactions_has_its_own_limits_and_leaves_nothing
 
 def test_a_quiet_connection_keeps_nobody_waiting(pooler: TransactionPooler) -> None:
     limits = {"statement_timeout": timedelta(seconds=5), "lock_timeout": timedelta(seconds=5)}
-    quiet = [Transactions(pooler.url, {"look": "select 1 as value"}) for _ in range(6)]
+    quiet = [Transactions(pooler.url) for _ in range(6)]
     for transactions in quiet:
-        assert transactions.run(dict, "look", **limits) == [{"value": 1}]
+        assert transactions.run(dict, "look", "select 1 as value", **limits) == [{"value": 1}]
     for transactions in quiet:
         transactions.close()
 

@@ -52,7 +52,20 @@ class RequestError(RefusedError):
 
 
 class UnsafeError(StorageCleanupError):
-    """A precondition of deleting doesn't hold; the message says which, and what to do about it."""
+    """A precondition of deleting doesn't hold.
+
+    Parameters
+    ----------
+    sentence
+        Which one, and what to do about it.
+    code
+        The same as a word: ``key``, ``project``, ``bucket``, ``schema``, ``role``, ``replica``, ``breaker``, or what
+        ``storage_cleanup.distrust()`` calls it (with commas, where there are several).
+    """
+
+    def __init__(self, sentence: str, *, code: str) -> None:
+        self.code = code
+        super().__init__(sentence)
 
 
 class BreakerOpenError(UnsafeError):
@@ -65,7 +78,7 @@ class BreakerOpenError(UnsafeError):
     """
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"circuit breaker open, nothing more is deleted: {reason}")
+        super().__init__(f"circuit breaker open, nothing more is deleted: {reason}", code="breaker")
 
 
 class DeliveryError(StorageCleanupError):

@@ -1,5 +1,6 @@
 """Every limit that has a name and matters to more than the line where it stands; each name or comment has the unit."""
 
+from datetime import timedelta
 from typing import Final, NamedTuple
 
 # What parameters and events accept.
@@ -36,6 +37,39 @@ MAX_LOOK_BACK_DAYS: Final = 14
 INVOCATION_SECONDS: Final = 900
 """The longest that an invocation may take: Lambda's own limit, and the timeout of the function cleanup."""
 
+# What a call to PostgreSQL may take.
+STATEMENT_TIMEOUT: Final = timedelta(seconds=30)
+LOCK_TIMEOUT: Final = timedelta(seconds=5)
+STATEMENT_GRACE_SECONDS: Final = 5
+"""How much later than on the server a statement times out here: what the server says is more than silence."""
+CONNECT_SECONDS: Final = 10
+SHORTEST_TO_CONNECT_SECONDS: Final = 1.5
+"""With less, nobody tries: psycopg takes two seconds at least to find out that nothing answers."""
+SHORTEST_QUESTION_SECONDS: Final = 0.5
+"""With less, nobody asks: the statement would only be cancelled."""
+SHORTEST_RECONCILIATION: Final = timedelta(seconds=10)
+LONGEST_RECONCILIATION: Final = timedelta(minutes=5)
+"""The daily comparison reads both tables, so it may take longer than other statements."""
+
+# What a cycle takes at a time.
+PAGE_SIZE: Final = 500
+"""Candidates that are looked at together, and names in one request to Storage: the server's own transaction size, so
+that a request succeeds or fails as a whole."""
+PAGES_AHEAD: Final = 2
+"""Pages that are claimed while others are removed: enough for requests that end together."""
+MOST_BATCHES_OF_ROWS: Final = 8
+"""Batches that may wait for their rows to be deleted, so that memory doesn't grow with the backlog."""
+MOST_REQUESTS: Final = 8
+"""Requests to Storage in flight, where the server bears as many."""
+PUSHBACK_SECONDS: Final = 0.5
+"""What is pushed back so soon after a decrease was sent before it, and says nothing about the new pace."""
+SWITCH_SECONDS: Final = 1.0
+"""How often a run reads the kill switch, and the longest that it waits without looking at it."""
+RESERVE_SECONDS: Final = 30.0
+"""Of an invocation's time, for what is under way: finishing requests, settling them, closing the run."""
+KEEP_HISTORY: Final = timedelta(days=90)
+"""How long finished ledger rows are kept, where the function's environment doesn't say."""
+
 # Reports.
 REPORT_RESERVE_SECONDS: Final = 10
 """Of an invocation's time, for drawing and delivering a report."""
@@ -50,6 +84,17 @@ class Patience(NamedTuple):
     read_seconds: int
     attempts: int
 
+
+class HttpPatience(NamedTuple):
+    """How long a request to Storage may take: to connect, for a single read or write, and as a whole."""
+
+    connect_seconds: float
+    read_seconds: float
+    total_seconds: float
+
+
+STORAGE: Final = HttpPatience(connect_seconds=5, read_seconds=20, total_seconds=30)
+"""As a whole, the server's own statement timeout."""
 
 IN_A_CYCLE: Final = Patience(connect_seconds=2, read_seconds=3, attempts=2)
 """Short, because the kill switch is read in the middle of a run and has to work within ten seconds."""

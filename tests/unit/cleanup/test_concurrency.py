@@ -31,14 +31,14 @@ def test_no_call_takes_more_than_half_the_time_that_is_left(left: int, seconds: 
 
 
 def test_a_server_that_pushes_back_is_asked_half_as_much() -> None:
-    pace = Pace(most=8, limit=8)
+    pace = Pace(8)
     pace.slow_down()
     assert pace.limit == 4
 
 
 def test_pushbacks_of_requests_that_were_under_way_count_once() -> None:
     clock = Clock()
-    pace = Pace(most=8, limit=8, clock=clock)
+    pace = Pace(8, clock=clock)
     for clock.now in (0.0, 0.1, 0.4):
         pace.slow_down()
     assert pace.limit == 4
@@ -49,14 +49,15 @@ def test_pushbacks_of_requests_that_were_under_way_count_once() -> None:
 
 def test_one_request_is_always_left() -> None:
     clock = Clock()
-    pace = Pace(most=8, limit=8, clock=clock)
+    pace = Pace(8, clock=clock)
     for clock.now in range(10):
         pace.slow_down()
     assert pace.limit == 1
 
 
 def test_a_round_without_complaint_adds_one_request_up_to_the_most() -> None:
-    pace = Pace(most=3, limit=2)
+    pace = Pace(3)
+    pace.limit = 2
     limits = []
     for _ in range(7):
         pace.speed_up()

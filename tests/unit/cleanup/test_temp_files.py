@@ -12,11 +12,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.cleanup.phases.temp_files import clean_temp_files
 from storage_cleanup.model.account import PhaseResult
 
@@ -38,9 +40,8 @@ def clean(
     dry_run: bool = False,
     stop: Callable[[], str | None] = never,
 ) -> PhaseResult:
-    return clean_temp_files(
-        directories, ["storage-", "mat-debug-"], MAX_AGE, now=now, budget=budget, dry_run=dry_run, stop=stop
-    )
+    order = Order(UUID(int=0), MAX_AGE, budget, page_size=1000, dry_run=dry_run, plan=None, stop=stop)
+    return clean_temp_files(order, directories, ["storage-", "mat-debug-"], now=now)
 
 
 def an_hour_from_now() -> float:

@@ -71,6 +71,12 @@ def test_a_manual_event_says_what_it_wants() -> None:
     )
 
 
+@pytest.mark.parametrize(("minutes", "deletions"), [(1, 1), (525_600, 10_000_000)])
+def test_numbers_reach_from_1_to_the_most_that_is_accepted(minutes: int, deletions: int) -> None:
+    request = manual(max_age_minutes=minutes, max_deletions=deletions)
+    assert (request.max_age_minutes, request.max_deletions) == (minutes, deletions)
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -92,6 +98,10 @@ def test_other_events_are_refused_with_what_is_accepted(event: object) -> None:
     assert "scheduled event" in fault
 
 
+UNKNOWN = (
+    "'temp-files' is no phase; did you mean temp_files?; "
+    "'x' is no phase; there are temp_files, storage_files, render_jobs"
+)
 ACCEPTED = {
     "dry_run": "true or false",
     "max_age_minutes": "a whole number from 1 to 525600",
@@ -124,7 +134,7 @@ def test_a_field_of_another_type_or_range_is_refused_by_name(field: str, value: 
         ("max_deletions", 0, "is 0"),
         ("phases", {}, "is a dict"),
         ("phases", [], "is empty"),
-        ("phases", ["x"], "has a fault: 'x' is no phase; there are temp_files, storage_files, render_jobs"),
+        ("phases", ["temp-files", "x"], f"has a fault: {UNKNOWN}"),
         ("phases", ["temp_files", "temp_files"], "names a phase twice"),
         ("override", "yes", "is 'yes'"),
     ],

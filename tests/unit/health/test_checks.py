@@ -85,8 +85,9 @@ def answers(monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> HealthAnswer:
 
         monkeypatch.setattr(Observer, name, ask)
 
-    for name in [name for name, each in vars(Observer).items() if callable(each) and not name.startswith("_")]:
-        question(name)
+    for name in dir(Observer):
+        if not name.startswith("_") and name != "close":
+            question(name)
     settings = Settings.from_parameters(PARAMETERS)
     return examine(settings, Observer("postgresql:///", seconds=1), events=Schedule(), rule_name="rule")
 

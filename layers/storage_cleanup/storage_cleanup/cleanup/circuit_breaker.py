@@ -1,6 +1,8 @@
-"""The circuit breaker: pure judgements about whether a run may go on deleting."""
+"""The circuit breaker: judgements about whether a run may go on deleting."""
 
 from dataclasses import dataclass
+
+from storage_cleanup.errors import BreakerOpenError
 
 
 def judge_reference_set(saved_now: int, saved_before: int | None, max_drop_percent: int) -> str | None:
@@ -57,3 +59,27 @@ class FailureBreaker:
             f"{self.failed} of {self.attempted} deletions failed ({100 * self.failed / self.attempted:.0f} %); "
             f"limits/max-failure-percent allows {self.max_percent} %"
         )
+
+
+@dataclass
+class CircuitBreaker:
+    """Opens when too much fails, or when the set of saved assets can't be trusted.
+
+    Attributes
+    ----------
+    reference_reason
+        Why the set of saved assets can't be trusted, or None.
+    """
+
+    failures: FailureBreaker
+    reference_reason: str | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the breaker is open, or None while it is closed."""
+        return self.reference_reason or self.failures.reason
+
+    def assert_closed(self) -> None:
+        """Raise ``BreakerOpenError`` when the breaker is open."""
+        if self.reason:
+            raise BreakerOpenError(self.reason)

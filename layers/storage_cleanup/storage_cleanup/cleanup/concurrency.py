@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-_MOMENT_SECONDS = 0.5
+from storage_cleanup.limits import MOST_REQUESTS, PUSHBACK_SECONDS
 
 
 @dataclass
@@ -16,12 +16,15 @@ class Pace:
     back within a moment of a decrease was sent before it, and says nothing about the new pace.
     """
 
-    most: int = 8
-    limit: int = 8
+    most: int = MOST_REQUESTS
+    limit: int = field(init=False)
     clock: Callable[[], float] = time.monotonic
     _successes: int = 0
     _decreased_at: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        self.limit = self.most
 
     def speed_up(self) -> None:
         """Note an answer without complaint."""
@@ -33,7 +36,7 @@ class Pace:
     def slow_down(self) -> None:
         """Note that the server asked to be asked less."""
         with self._lock:
-            if self.clock() - self._decreased_at < _MOMENT_SECONDS:
+            if self.clock() - self._decreased_at < PUSHBACK_SECONDS:
                 return
             self.limit, self._successes = max(1, self.limit // 2), 0
             self._decreased_at = self.clock()

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 
 from storage_cleanup.errors import ConfigurationError
+from storage_cleanup.limits import RESERVE_SECONDS, SWITCH_SECONDS
+from storage_cleanup.model.reasons import Reason
 
 _log = logging.getLogger(__name__)
-_SWITCH_SECONDS = 1.0
 
 
 class Watch:
@@ -29,7 +30,7 @@ class Watch:
         remaining_milliseconds: Callable[[], int],
         enabled: Callable[[], bool],
         *,
-        reserve_seconds: float = 30.0,
+        reserve_seconds: float = RESERVE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._remaining_milliseconds = remaining_milliseconds
@@ -57,16 +58,16 @@ class Watch:
     def stop_reason(self) -> str | None:
         """Return ``time_is_short``, ``disabled`` or ``switch_unreadable``, or None to go on."""
         if self.remaining_seconds < self._reserve_seconds:
-            return "time_is_short"
+            return Reason.TIME_IS_SHORT
         with self._lock:
-            if self._switched_off is None and self._clock() - self._asked_at >= _SWITCH_SECONDS:
+            if self._switched_off is None and self._clock() - self._asked_at >= SWITCH_SECONDS:
                 self._asked_at = self._clock()
                 self._switched_off = self._read_switch()
             return self._switched_off
 
     def _read_switch(self) -> str | None:
         try:
-            return None if self._enabled() else "disabled"
+            return None if self._enabled() else Reason.DISABLED
         except ConfigurationError as error:
             _log.error("The kill switch can't be read, so the run stops", extra={"error": str(error)})
-            return "switch_unreadable"
+            return Reason.SWITCH_UNREADABLE

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 from storage_cleanup.config.parameters import phase_parameter
 from storage_cleanup.config.settings import Settings
@@ -37,6 +39,24 @@ class RunOptions:
     max_age: timedelta
     max_deletions: int
     override: str | None
+
+    @property
+    def plan(self) -> UUID | None:
+        """The plan that the override names."""
+        return UUID(self.override) if self.override else None
+
+    @property
+    def max_age_minutes(self) -> int:
+        """The age in minutes, as parameters, events and answers have it."""
+        return round(self.max_age.total_seconds() / 60)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a plan and its override must have in common, as JSON-ready values."""
+        return {
+            "phases": sorted(phase.value for phase in self.phases),
+            "max_age_minutes": self.max_age_minutes,
+            "max_deletions": self.max_deletions,
+        }
 
 
 def resolve(request: CleanupRequest, settings: Settings) -> RunOptions:

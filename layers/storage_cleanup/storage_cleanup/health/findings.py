@@ -90,6 +90,12 @@ def database(sources: Sources) -> Found:
     return Found(True)
 
 
+def distrust(sources: Sources) -> Found:
+    """Return why nothing may be deleted, but for the index, which has a check of its own."""
+    reasons = sources.ask(Observer.distrust)
+    return listed([reason.sentence for reason in reasons if reason.code != "index"], Status.CRITICAL)
+
+
 def last_cycle(sources: Sources) -> Found:
     """Return how many minutes ago the last cycle started; None when there never was one."""
     last, interval = sources.ask(Observer.last_cycle), sources.settings.active.interval_minutes

@@ -1,4 +1,4 @@
-"""The words that everything else is said in: phases, how a run ended, who started it, which profile applies."""
+"""The words that everything else is said in: phases, outcomes, states, who started a run, which profile applies."""
 
 from enum import StrEnum
 
@@ -32,3 +32,25 @@ class Profile(StrEnum):
 
     TESTING = "testing"
     PRODUCTION = "production"
+
+
+class Outcome(StrEnum):
+    """What the database decided about a job, where that is no reason to keep it."""
+
+    CLAIMED = "claimed"
+    ALREADY_MISSING = "already_missing"
+    DELETED = "deleted"
+    UNASKED = "unasked"
+    """Nobody has asked for the job, but it may mean an object that was asked for, and could go as well."""
+
+
+class ClaimState(StrEnum):
+    """How far the ledger is with a job."""
+
+    CLAIMED = "claimed"
+    """Its file may be asked for; it can't be saved any more."""
+    FILE_DELETED = "file_deleted"
+    """Its file is gone; its row follows."""
+    DONE = "done"
+    RELEASED = "released"
+    """It was given back, and may be saved or claimed again."""

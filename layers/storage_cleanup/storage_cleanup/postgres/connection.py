@@ -1,4 +1,4 @@
-"""The wire to PostgreSQL: named statements, each in a transaction of its own that travels as one message.
+"""The wire to PostgreSQL: statements, each in a transaction of its own that travels as one message.
 
 One message has no middle that a client could die in, costs one round trip, and nothing depends on a session: no
 prepared statements, no session settings, no session locks. So it works through a pooler in transaction mode. (Pipelines
@@ -10,7 +10,7 @@ So each call, from connecting to the roll-back, has a deadline on this side as w
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.resources import as_file, files
@@ -24,16 +24,10 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
 
 from storage_cleanup.errors import DatabaseError, UnsafeError
+from storage_cleanup.limits import CONNECT_SECONDS, SHORTEST_TO_CONNECT_SECONDS, STATEMENT_GRACE_SECONDS
 from storage_cleanup.model.origin import is_loopback
 
 INSTALL = "run database/install.sql of this release as postgres"
-_CONNECT_SECONDS = 10
-_SHORTEST_TO_CONNECT = 1.5
-"""With less, nobody tries: psycopg takes two seconds at least to find out that nothing answers."""
-
-_GRACE_SECONDS = 5
-"""How much later than on the server a statement times out here: what the server says is more than silence."""
-
 # The level is said each time: a role or database may default to another, and the claim relies on this one.
 _MESSAGE = """begin isolation level read committed {access};
 set local statement_timeout = {statement_ms}; set local lock_timeout = {lock_ms};
@@ -59,8 +53,22 @@ class _Connection(psycopg.Connection[Any]):
             raise pg.ConnectionTimeout("no answer came in time, and the connection was given up") from error
 
 
+def call(function: str, arguments: Iterable[str]) -> str:
+    """Return the statement that calls a function of schema ``storage_cleanup`` with arguments of these names.
+
+    A function that returns one value has it in a column ``value``.
+
+    Examples
+    --------
+    >>> call("settle", ["this_run", "jobs"])
+    'select * from storage_cleanup.settle(this_run => %(this_run)s, jobs => %(jobs)s) as value'
+    """
+    passed = ", ".join(f"{name} => %({name})s" for name in arguments)
+    return f"select * from storage_cleanup.{function}({passed}) as value"  # noqa: S608  (names of this package's own)
+
+
 class Transactions:
-    """Runs named statements. Safe to use from several threads at once: each has a connection of its own.
+    """Runs statements. Safe to use from several threads at once: each has a connection of its own.
 
     A lost connection fails the call that noticed; the next call makes a new one. No call is repeated by itself, because
     nobody knows whether the lost one was committed.
@@ -69,8 +77,6 @@ class Transactions:
     ----------
     url
         ``postgresql://…``
-    statements
-        What may be run, by name; with ``%(name)s`` for parameters.
     read_only
         Whether PostgreSQL refuses whatever would write.
     seconds_for
@@ -80,13 +86,11 @@ class Transactions:
     def __init__(
         self,
         url: str,
-        statements: Mapping[str, str],
         *,
         read_only: bool = False,
         seconds_for: Callable[[float], float] = lambda most: most,
     ) -> None:
         self._url = url
-        self._statements = statements
         self._access = "read only" if read_only else ""  # a database that is read-only by default stays so
         self._seconds_for = seconds_for
         self._of_thread = threading.local()
@@ -98,11 +102,19 @@ class Transactions:
             self._connections.pop().close()
 
     def run(
-        self, row: type[_Row], name: str, *, statement_timeout: timedelta, lock_timeout: timedelta, **parameters: Any
+        self,
+        row: type[_Row],
+        name: str,
+        statement: str,
+        *,
+        statement_timeout: timedelta,
+        lock_timeout: timedelta,
+        **parameters: Any,
     ) -> list[_Row]:
         """Run a statement in a transaction of its own; return its rows as ``row(**columns)``.
 
-        It ends a few seconds after ``statement_timeout`` at the latest, whatever the server does.
+        Errors call it ``name``. It ends a few seconds after ``statement_timeout`` at the latest, whatever the server
+        does.
 
         Raises
         ------
@@ -111,14 +123,14 @@ class Transactions:
         DatabaseError
             Anything else: no connection, a timeout, a failed statement.
         """
-        most = statement_timeout.total_seconds() + _GRACE_SECONDS
+        most = statement_timeout.total_seconds() + STATEMENT_GRACE_SECONDS
         seconds = self._seconds_for(most)
         deadline = time.monotonic() + seconds
         message = _MESSAGE.format(
             access=self._access,
             statement_ms=_milliseconds(statement_timeout * min(1.0, seconds / most)),
             lock_ms=_milliseconds(lock_timeout),
-            statement=self._statements[name],
+            statement=statement,
         )
         with _translated(name):
             connection = self.connected(seconds)
@@ -130,7 +142,7 @@ class Transactions:
             finally:
                 _end_transaction(connection)
 
-    def connected(self, seconds: float = _CONNECT_SECONDS) -> _Connection:
+    def connected(self, seconds: float = CONNECT_SECONDS) -> _Connection:
         """Return this thread's connection, a new one where it was lost."""
         connection: _Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None or connection.closed or connection.broken:
@@ -166,16 +178,19 @@ def _translated(name: str) -> Iterator[None]:
         yield
     except (pg.UndefinedFunction, pg.InvalidSchemaName, pg.UndefinedTable, pg.UndefinedColumn) as error:
         raise UnsafeError(
-            f"schema storage_cleanup is missing or another version ({_first_line(error)}): {INSTALL}"
+            f"schema storage_cleanup is missing or another version ({_first_line(error)}): {INSTALL}", code="schema"
         ) from error
     except pg.ObjectNotInPrerequisiteState as error:
-        raise UnsafeError(_first_line(error)) from error
+        raise UnsafeError(_first_line(error), code="distrust") from error
     except pg.InsufficientPrivilege as error:
         raise UnsafeError(
-            f"the role of database/url lacks a right ({_first_line(error)}): use postgres or storage_cleanup_worker"
+            f"the role of database/url lacks a right ({_first_line(error)}): use postgres or storage_cleanup_worker",
+            code="role",
         ) from error
     except pg.ReadOnlySqlTransaction as error:
-        raise UnsafeError("the database is read-only: use the primary's address in database/url") from error
+        raise UnsafeError(
+            "the database is read-only: use the primary's address in database/url", code="replica"
+        ) from error
     except psycopg.Error as error:
         raise DatabaseError(f"{name}: {_first_line(error)}") from error
 
@@ -188,7 +203,7 @@ def _connect(url: str, seconds: float) -> _Connection:
     The certificate is "Supabase Root 2021 CA", SHA-256 80:70:25:AD…72:E6:CA:FA, valid to April 2031; it is the one that
     the dashboard offers under Database → SSL Configuration.
     """
-    if seconds < _SHORTEST_TO_CONNECT:
+    if seconds < SHORTEST_TO_CONNECT_SECONDS:
         raise pg.ConnectionTimeout("there was no time left to connect")
     given = conninfo_to_dict(url)
     hosts = str(given.get("host")).count(",") + 1
@@ -203,7 +218,7 @@ def _connect(url: str, seconds: float) -> _Connection:
             autocommit=True,  # each message says itself where its transaction begins and ends
             cursor_factory=psycopg.ClientCursor,
             prepare_threshold=None,
-            connect_timeout=int(min(_CONNECT_SECONDS, seconds) / hosts) or 1,  # it is each host's
+            connect_timeout=int(min(CONNECT_SECONDS, seconds) / hosts) or 1,  # it is each host's
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,

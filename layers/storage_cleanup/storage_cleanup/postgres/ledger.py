@@ -1,23 +1,17 @@
 """The adapter to PostgreSQL for cycles: what a run asks, each call a short transaction."""
 
 import json
-import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from storage_cleanup.errors import UnsafeError
-from storage_cleanup.postgres import sql
-from storage_cleanup.postgres.connection import INSTALL, Transactions
-from storage_cleanup.postgres.rows import Value as _Value
-
-SCHEMA_VERSION = 1
-"""The version of ``database/install.sql`` that this code was written for."""
+from storage_cleanup.limits import LOCK_TIMEOUT, STATEMENT_TIMEOUT
+from storage_cleanup.postgres.adapter import Adapter, Value
+from storage_cleanup.postgres.connection import Transactions
 
 Position = tuple[datetime, UUID]
 """Where a page of candidates ended: its last age and job."""
@@ -25,10 +19,6 @@ Position = tuple[datetime, UUID]
 FIRST_PAGE: Position = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 """A position before every candidate."""
 
-_log = logging.getLogger(__name__)
-_STATEMENT = timedelta(seconds=30)
-_LOCK = timedelta(seconds=5)
-_STATEMENTS = sql.load("cycle")
 _Row = TypeVar("_Row")
 
 
@@ -115,17 +105,10 @@ class Backlog:
 
     remaining: int
     stuck: int
-    left_alone: list[tuple[str, str, int]]
+    left_alone: Sequence[tuple[str, str, int]]
 
 
-@dataclass(frozen=True)
-class _Nothing:
-    """A row that says no more than that the statement ran."""
-
-    def __init__(self, **_: object) -> None: ...
-
-
-class Database(AbstractContextManager["Database"]):
+class Database(Adapter):
     """What a run asks of PostgreSQL. Safe to use from several threads at once.
 
     Whatever a call leaves that got lost is picked up by the next run.
@@ -136,6 +119,8 @@ class Database(AbstractContextManager["Database"]):
         ``postgresql://…`` of a role that may call the functions of schema ``storage_cleanup``.
     seconds_for
         Returns how long a call may take that would be allowed so many seconds; `Watch.seconds_for`.
+    statement_timeout, lock_timeout
+        How long a statement may take, and wait for a lock.
 
     Attributes
     ----------
@@ -150,32 +135,27 @@ class Database(AbstractContextManager["Database"]):
         From every method: the schema is missing or another version, or the database says why nothing may be deleted.
     """
 
-    def __init__(self, url: str, seconds_for: Callable[[float], float] = lambda most: most) -> None:
-        self._transactions = Transactions(url, _STATEMENTS, seconds_for=seconds_for)
-        self.slowest_seconds = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    def __init__(
+        self,
+        url: str,
+        seconds_for: Callable[[float], float] = lambda most: most,
+        *,
+        statement_timeout: timedelta = STATEMENT_TIMEOUT,
+        lock_timeout: timedelta = LOCK_TIMEOUT,
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close all connections; a later call would make a new one."""
-        self._transactions.close()
+        super().__init__(Transactions(url, seconds_for=seconds_for), lock_timeout=lock_timeout)
+        self._statement_timeout = statement_timeout
+        self.slowest_seconds = 0.0
 
     # -- may anything be deleted? ----------------------------------------------------------------------------------
 
     def assert_trust(self) -> None:
         """Raise ``UnsafeError`` unless schema, guard and visibility are as they must be before anything is deleted."""
-        version = self._value("schema_version")
-        if version != SCHEMA_VERSION:
-            raise UnsafeError(f"schema storage_cleanup is version {version}, needed is {SCHEMA_VERSION}: {INSTALL}")
-        reasons = [row.value for row in self._rows(_Value, "distrust")]
-        if reasons:
-            raise UnsafeError("; ".join(reasons))
+        self.assert_schema()
+        if reasons := self.distrust():
+            raise UnsafeError(
+                "; ".join(reason.sentence for reason in reasons), code=",".join(reason.code for reason in reasons)
+            )
 
     def buckets(self) -> list[Bucket]:
         """Return the buckets of the Supabase project that this database belongs to."""
@@ -183,12 +163,11 @@ class Database(AbstractContextManager["Database"]):
 
     def judge_saved(self, run: UUID) -> ReferenceSet:
         """Count the reference set now, and note it for the run. Costs a scan of ``user_assets``."""
-        return self._rows(ReferenceSet, "judge_saved", run=run)[0]
+        return self._rows(ReferenceSet, "judge_saved", this_run=run)[0]
 
     def plan(self, plan: UUID) -> Plan | None:
         """Return the dry run of that id, or None."""
-        rows = self._rows(Plan, "plan", plan=plan)
-        return rows[0] if rows else None
+        return next(iter(self._rows(Plan, "plan", plan=plan)), None)
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
@@ -203,9 +182,10 @@ class Database(AbstractContextManager["Database"]):
         override_of: UUID | None,
     ) -> None:
         """Open the run, and close those whose process died."""
-        self._do(
+        self._rows(
+            Value[None],
             "start_run",
-            run=run,
+            this_run=run,
             trigger=trigger,
             dry_run=dry_run,
             options=json.dumps(options),
@@ -215,20 +195,26 @@ class Database(AbstractContextManager["Database"]):
 
     def finish_run(self, run: UUID, *, status: str, summary: dict[str, Any], found_good: bool) -> None:
         """Close the run with its answer. ``found_good``: the next run may be judged by what ``judge_saved`` counted."""
-        self._do("finish_run", run=run, status=status, summary=json.dumps(summary), found_good=found_good)
+        self._rows(
+            Value[None],
+            "finish_run",
+            this_run=run,
+            status=status,
+            summary=json.dumps(summary),
+            found_good=found_good,
+        )
 
     def backlog(self, run: UUID, max_age: timedelta) -> Backlog:
         """Count what is left for the next run."""
-        return self._rows(Backlog, "backlog", run=run, max_age=max_age)[0]
+        return self._rows(Backlog, "backlog", this_run=run, max_age=max_age)[0]
 
     def reconcile_if_due(self, timeout: timedelta) -> int | None:
         """Once a day, find candidates that the triggers missed; returns how many, or None when it isn't time yet."""
-        value = self._rows(_Value, "reconcile_if_due", timeout=timeout)[0].value
-        return None if value is None else int(value)
+        return self._value(Value[int | None], "reconcile_if_due", timeout=timeout)
 
     def prune(self, keep: timedelta) -> None:
         """Forget finished ledger rows and runs that are older than ``keep``."""
-        self._do("prune", keep=keep)
+        self._rows(Value[None], "prune", keep=keep)
 
     # -- candidates and claims -------------------------------------------------------------------------------------
 
@@ -250,19 +236,21 @@ class Database(AbstractContextManager["Database"]):
         return self._rows(
             Candidate,
             "due",
-            run=run,
+            this_run=run,
             with_file=with_file,
             max_age=max_age,
             after_since=after[0],
             after_job=after[1],
-            size=size,
+            page_size=size,
             own_share=own_share,
             plan=plan,
         )
 
     def park(self, kept: dict[UUID, str], max_age: timedelta) -> None:
         """Remember why candidates were kept, so that the next run need not look at them again at once."""
-        self._do("park", jobs=list(kept), reasons=list(kept.values()), max_age=max_age)
+        self._rows(
+            Value[None], "park", jobs=list(kept), reasons=[str(reason) for reason in kept.values()], max_age=max_age
+        )
 
     def claim(
         self,
@@ -283,7 +271,7 @@ class Database(AbstractContextManager["Database"]):
         return self._rows(
             Verdict,
             "claim",
-            run=run,
+            this_run=run,
             jobs=list(keys),
             keys=list(keys.values()),
             foreign_urls=list(foreign_urls),
@@ -294,47 +282,51 @@ class Database(AbstractContextManager["Database"]):
 
     def adopt(self, run: UUID, size: int) -> list[Verdict]:
         """Take over up to ``size`` claims of runs that have ended or died."""
-        return self._rows(Verdict, "adopt", run=run, size=size)
+        return self._rows(Verdict, "adopt", this_run=run, batch_size=size)
 
     def settle(self, run: UUID, jobs: Sequence[UUID], error: str | None) -> list[Settled]:
         """Look which objects are gone and mark their claims; count an attempt, with its error, for the others."""
-        return self._rows(Settled, "settle", run=run, jobs=list(jobs), error=error)
+        return self._rows(Settled, "settle", this_run=run, jobs=list(jobs), error=error)
 
     def give_back(self, run: UUID, jobs: Sequence[UUID]) -> set[UUID]:
         """Release claims whose removal was never asked for; returns those that this run still had."""
-        return {row.value for row in self._rows(_Value, "give_back", run=run, jobs=list(jobs))}
+        return {row.value for row in self._rows(Value[UUID], "give_back", this_run=run, jobs=list(jobs))}
 
     def give_back_abandoned(self) -> int:
         """Release claims of dead runs whose files are there, once no request can be under way; return how many."""
-        return int(self._value("give_back_abandoned"))
+        return self._value(Value[int], "give_back_abandoned")
 
     def leftover_rows(self, run: UUID, *, size: int, after: UUID) -> list[UUID]:
         """Return the next jobs whose file is known to be gone, and whose row other runs have left."""
-        return [row.value for row in self._rows(_Value, "leftover_rows", run=run, size=size, after_job=after)]
+        rows = self._rows(Value[UUID], "leftover_rows", this_run=run, after_job=after, page_size=size)
+        return [row.value for row in rows]
 
     def delete_rows(self, run: UUID, jobs: Sequence[UUID]) -> list[RowOutcome]:
         """Delete the rows of those of these jobs whose file is known to be gone."""
-        return self._rows(RowOutcome, "delete_rows", run=run, jobs=list(jobs))
+        return self._rows(RowOutcome, "delete_rows", this_run=run, jobs=list(jobs))
 
     def claim_fileless(
         self, run: UUID, jobs: Sequence[UUID], *, max_age: timedelta, dry_run: bool, plan: UUID | None
     ) -> list[RowOutcome]:
         """Claim those of these jobs that are orphans without a file; ``delete_rows`` takes them next."""
         return self._rows(
-            RowOutcome, "claim_fileless", run=run, jobs=list(jobs), max_age=max_age, dry_run=dry_run, plan=plan
+            RowOutcome,
+            "claim_fileless",
+            this_run=run,
+            jobs=list(jobs),
+            max_age=max_age,
+            dry_run=dry_run,
+            plan=plan,
         )
 
     # -- the wire --------------------------------------------------------------------------------------------------
 
-    def _value(self, query: str) -> Any:
-        return self._rows(_Value, query)[0].value
+    def _time_for(self, name: str) -> timedelta:  # noqa: ARG002  (all the same)
+        return self._statement_timeout
 
-    def _do(self, query: str, **parameters: Any) -> None:
-        self._rows(_Nothing, query, **parameters)
-
-    def _rows(self, row: type[_Row], query: str, *, timeout: timedelta = _STATEMENT, **parameters: Any) -> list[_Row]:
+    def _run(self, row: type[_Row], name: str, statement: str, **parameters: Any) -> list[_Row]:
         started = time.monotonic()
         try:
-            return self._transactions.run(row, query, statement_timeout=timeout, lock_timeout=_LOCK, **parameters)
+            return super()._run(row, name, statement, **parameters)
         finally:
             self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)

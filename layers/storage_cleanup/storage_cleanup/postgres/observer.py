@@ -1,23 +1,18 @@
 """The adapter to PostgreSQL for whoever only looks: every transaction is read-only, and all share one time budget."""
 
-import re
 import time
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-from storage_cleanup.errors import DatabaseError, UnsafeError
+from storage_cleanup.errors import DatabaseError
+from storage_cleanup.limits import SHORTEST_QUESTION_SECONDS
 from storage_cleanup.postgres import sql
+from storage_cleanup.postgres.adapter import Adapter, Value
 from storage_cleanup.postgres.connection import Transactions
-from storage_cleanup.postgres.ledger import SCHEMA_VERSION
-from storage_cleanup.postgres.rows import Value
 
 _STATEMENTS = sql.load("health")
-_LOCK = timedelta(seconds=5)
-_SHORTEST = 0.5  # seconds; a statement with less would only be cancelled
 _Row = TypeVar("_Row")
 
 
@@ -220,7 +215,7 @@ class _Named(Finding):
     name: str
 
 
-class Observer(AbstractContextManager["Observer"]):
+class Observer(Adapter):
     """What health and reports ask of PostgreSQL.
 
     Parameters
@@ -239,52 +234,34 @@ class Observer(AbstractContextManager["Observer"]):
     """
 
     def __init__(self, url: str, *, seconds: float) -> None:
+        super().__init__(Transactions(url, read_only=True))
         self._end = time.monotonic() + seconds
-        self._transactions = Transactions(url, _STATEMENTS, read_only=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._transactions.close()
 
     # -- health ----------------------------------------------------------------------------------------------------
 
-    def assert_schema(self) -> None:
-        """Raise ``UnsafeError`` unless the schema is the one that this code was written for."""
-        version = self._one(Value[int], "schema_version").value
-        if version != SCHEMA_VERSION:
-            raise UnsafeError(f"schema storage_cleanup is version {version}, needed is {SCHEMA_VERSION}")
-
-    def distrust(self) -> list[str]:
-        """Return why nothing may be deleted, a sentence a reason."""
-        return [row.value for row in self._rows(Value[str], "distrust")]
-
     def last_cycle(self) -> LastCycle | None:
         """Return the last real cycle, or None."""
-        return next(iter(self._rows(LastCycle, "last_cycle")), None)
+        return next(iter(self._ask(LastCycle, "last_cycle")), None)
 
     def last_scheduled(self) -> Orders | None:
         """Return what the last scheduled cycle was told, or None."""
-        return next(iter(self._rows(Orders, "last_scheduled")), None)
+        return next(iter(self._ask(Orders, "last_scheduled")), None)
 
     def failed_cycles(self) -> int:
         """Count the cycles that failed since the last one that didn't."""
-        return self._one(Value[int], "failed_cycles").value
+        return self._ask_one(Value[int], "failed_cycles").value
 
     def cycles_by_day(self) -> list[CyclesOfDay]:
         """Return how the cycles of the last seven days ended."""
-        return self._rows(CyclesOfDay, "cycles_by_day")
+        return self._ask(CyclesOfDay, "cycles_by_day")
 
     def slowest(self) -> Slowest:
         """Return the longest cycle and the slowest statement of 24 hours."""
-        return self._one(Slowest, "slowest")
+        return self._ask_one(Slowest, "slowest")
 
     def stuck(self) -> int:
         """Count the claims that keep failing."""
-        return self._one(Value[int], "stuck").value
+        return self._ask_one(Value[int], "stuck").value
 
     def orphans(self, max_age: timedelta, grace: timedelta) -> list[OrphansOfDay]:
         """Return the orphans that cycles should have taken ``grace`` ago, by the day of their render."""
@@ -292,40 +269,40 @@ class Observer(AbstractContextManager["Observer"]):
 
     def orphan_bytes(self) -> OrphanBytes:
         """Return the bytes of the orphans of this month and the last."""
-        return self._one(OrphanBytes, "orphan_bytes")
+        return self._rows(OrphanBytes, "orphan_bytes")[0]
 
     def completed(self) -> Completed:
         """Count the completed jobs of 24 hours."""
-        return self._one(Completed, "completed")
+        return self._ask_one(Completed, "completed")
 
     def assets(self) -> list[AssetsOfDay]:
         """Return the assets of seven days by day and type."""
-        return self._rows(AssetsOfDay, "assets")
+        return self._ask(AssetsOfDay, "assets")
 
     def saved_count(self) -> int:
         """Count the assets that name a job."""
-        return self._one(Value[int], "saved_count").value
+        return self._value(Value[int], "count_saved")
 
     def last_saved_count(self) -> int | None:
         """Return their number at the last cycle that looked, or None."""
-        return next((row.value for row in self._rows(Value[int], "last_saved_count")), None)
+        return next((row.value for row in self._ask(Value[int], "last_saved_count")), None)
 
     def integrity(
         self, origins: Collection[str], buckets: Collection[str], max_age: timedelta, grace: timedelta
     ) -> dict[str, Finding]:
         """Compare assets, jobs and objects both ways; findings by name, those that there are."""
-        rows = self._rows(
+        rows = self._ask(
             _Named, "integrity", origins=list(origins), buckets=list(buckets), max_age=max_age, grace=grace
         )
         return {row.name: row for row in rows}
 
     def stored(self, buckets: Collection[str]) -> list[Stored]:
         """Return what lies in the buckets now."""
-        return self._rows(Stored, "stored", buckets=list(buckets))
+        return self._ask(Stored, "stored", buckets=list(buckets))
 
     def usage_before(self, buckets: Collection[str]) -> UsageBefore:
         """Return what lay in the buckets about a day ago."""
-        return self._one(UsageBefore, "usage_before", buckets=list(buckets))
+        return self._ask_one(UsageBefore, "usage_before", buckets=list(buckets))
 
     def triggers_off(self) -> list[str]:
         """Return the triggers that should find candidates and don't."""
@@ -333,7 +310,7 @@ class Observer(AbstractContextManager["Observer"]):
 
     def indexes(self) -> list[Index]:
         """Return the indexes that cycles need."""
-        return self._rows(Index, "indexes")
+        return self._rows(Index, "index_use")
 
     def foreign_keys_without_index(self) -> list[str]:
         """Return the foreign keys that make deleting a row slow, as table and columns."""
@@ -341,48 +318,44 @@ class Observer(AbstractContextManager["Observer"]):
 
     def role(self) -> Role:
         """Return who asks, and how its rights differ from those that cycles and health need."""
-        needed = {name for text in ("cycle", "health") for name in _functions_in(sql.load(text).values())}
-        return self._one(Role, "role", needed=sorted(needed))
+        return self._ask_one(Role, "role")
 
     def locks(self) -> Locks:
         """Return the sessions in trouble on the two tables."""
-        return self._one(Locks, "locks")
+        return self._rows(Locks, "lock_trouble")[0]
 
     # -- reports ---------------------------------------------------------------------------------------------------
 
     def clock(self) -> datetime:
         """Return the database's time."""
-        return self._one(Value[datetime], "clock").value
+        return self._ask_one(Value[datetime], "clock").value
 
     def days_of_work(self, now: datetime, length: timedelta) -> list[DayOfWork]:
         """Return what cycles did on each day of that time, the oldest first; days without a cycle are left out."""
-        return self._rows(DayOfWork, "days_of_work", now=now, length=length)
+        return self._ask(DayOfWork, "days_of_work", now=now, length=length)
 
     def failures(self, now: datetime, length: timedelta) -> dict[str, int]:
         """Return how many things couldn't be deleted, by reason."""
-        return {row.reason: row.number for row in self._rows(_Failure, "failures", now=now, length=length)}
+        return {row.reason: row.number for row in self._ask(_Failure, "failures", now=now, length=length)}
 
     def troubles(self, now: datetime, length: timedelta) -> list[Trouble]:
         """Return the cycles that didn't go well, the newest first."""
-        return self._rows(Trouble, "troubles", now=now, length=length)
+        return self._ask(Trouble, "troubles", now=now, length=length)
 
     def usage(self, buckets: Collection[str], now: datetime, length: timedelta) -> list[Usage]:
         """Return what lay in the buckets on each day of that time."""
-        return self._rows(Usage, "usage", buckets=list(buckets), now=now, length=length)
+        return self._ask(Usage, "usage", buckets=list(buckets), now=now, length=length)
 
     # -- the wire --------------------------------------------------------------------------------------------------
 
-    def _one(self, row: type[_Row], query: str, **parameters: Any) -> _Row:
-        return self._rows(row, query, **parameters)[0]
+    def _ask(self, row: type[_Row], query: str, **parameters: Any) -> list[_Row]:
+        return self._run(row, query, _STATEMENTS[query], **parameters)
 
-    def _rows(self, row: type[_Row], query: str, **parameters: Any) -> list[_Row]:
+    def _ask_one(self, row: type[_Row], query: str, **parameters: Any) -> _Row:
+        return self._ask(row, query, **parameters)[0]
+
+    def _time_for(self, name: str) -> timedelta:
         left = self._end - time.monotonic()
-        if left < _SHORTEST:
-            raise DatabaseError(f"{query}: there was no time left")
-        return self._transactions.run(
-            row, query, statement_timeout=timedelta(seconds=left), lock_timeout=_LOCK, **parameters
-        )
-
-
-def _functions_in(statements: Collection[str]) -> set[str]:
-    return {name for statement in statements for name in re.findall(r"storage_cleanup\.(\w+)\(", statement)}
+        if left < SHORTEST_QUESTION_SECONDS:
+            raise DatabaseError(f"{name}: there was no time left")
+        return timedelta(seconds=left)

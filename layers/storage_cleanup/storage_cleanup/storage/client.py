@@ -15,11 +15,8 @@ from storage3.exceptions import StorageApiError
 from supabase import ClientOptions, create_client
 
 from storage_cleanup.errors import KEY_REFUSED, ObjectStoreError
+from storage_cleanup.limits import HttpPatience
 from storage_cleanup.storage.transport import DeadlineTransport
-
-_TIMEOUT = httpx.Timeout(20.0, connect=5.0)
-_TOTAL_SECONDS = 30.0
-"""The server's own statement timeout; httpx's are those of a single read."""
 
 _Answer = TypeVar("_Answer")
 
@@ -33,6 +30,8 @@ class StorageClient:
         ``https://<ref>.supabase.co``, without a trailing slash.
     key
         The service-role key.
+    patience
+        How long a request may take.
     seconds_for
         Returns how long a request may take that would be allowed so many seconds; `Watch.seconds_for`.
 
@@ -42,9 +41,16 @@ class StorageClient:
         From every method: the server can't be reached, refuses, or answers what Storage wouldn't.
     """
 
-    def __init__(self, origin: str, key: str, seconds_for: Callable[[float], float] = lambda most: most) -> None:
-        transport = DeadlineTransport(lambda: seconds_for(_TOTAL_SECONDS))
-        self._http = httpx.Client(transport=transport, timeout=_TIMEOUT, follow_redirects=False)
+    def __init__(
+        self,
+        origin: str,
+        key: str,
+        patience: HttpPatience,
+        seconds_for: Callable[[float], float] = lambda most: most,
+    ) -> None:
+        transport = DeadlineTransport(lambda: seconds_for(patience.total_seconds))
+        timeout = httpx.Timeout(patience.read_seconds, connect=patience.connect_seconds)
+        self._http = httpx.Client(transport=transport, timeout=timeout, follow_redirects=False)
         # With an Authorization of its own, the client asks nobody for a session.
         options = ClientOptions(
             httpx_client=self._http,

@@ -11,12 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from storage_cleanup.errors import ObjectStoreError
+from storage_cleanup.limits import STORAGE, HttpPatience
 
 if TYPE_CHECKING:
     from storage_cleanup.storage.client import StorageClient
-
-BATCH_SIZE = 500
-"""Names in one request: the server's own transaction size, so that a request succeeds or fails as a whole."""
 
 _PUSHBACK = frozenset({429, 503, 544})
 _Answer = TypeVar("_Answer")
@@ -78,6 +76,8 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         Called whenever the server asks to be asked less.
     backoff
         How patient to be with a server that fails or pushes back.
+    patience
+        How long a request may take.
     pause
         Sleeps for so many seconds.
     """
@@ -91,6 +91,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         seconds_for: Callable[[float], float] = lambda most: most,
         on_pushback: Callable[[], None] = lambda: None,
         backoff: Backoff = BACKOFF,
+        patience: HttpPatience = STORAGE,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._address = origin, key
@@ -100,6 +101,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         self._seconds_for = seconds_for
         self.on_pushback = on_pushback
         self._backoff = backoff
+        self._patience = patience
         self._pause = pause
 
     def __enter__(self) -> Self:
@@ -122,7 +124,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         return self._retrying(lambda client: client.buckets())
 
     def remove(self, bucket: str, names: Sequence[str]) -> Removal:
-        """Remove objects by their exact names, at most ``BATCH_SIZE`` of them.
+        """Remove objects by their exact names, at most ``limits.PAGE_SIZE`` of them.
 
         A name that breaks its batch is found by halving and reported alone. No answer is proof that a name is gone: a
         missing name, a missing bucket and a key without rights all look the same.
@@ -185,7 +187,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
             if self._client is None:
                 from storage_cleanup.storage.client import StorageClient  # noqa: PLC0415  (doubles a cold start)
 
-                self._client = StorageClient(*self._address, self._seconds_for)
+                self._client = StorageClient(*self._address, self._patience, self._seconds_for)
             return self._client
 
 

@@ -1,5 +1,6 @@
-"""What the phases that work with the database are told to do."""
+"""What the phases are told to do."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -7,20 +8,26 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class Order:
-    """What a run may do.
+    """What a phase may do.
 
     Attributes
     ----------
     max_age
-        How old a job, and its file, must be; judged by the database's clock.
+        How old a thing must be; jobs and their files are judged by the database's clock.
     budget
-        Most objects to delete.
+        Most things to delete.
+    page_size
+        How many things are looked at together.
     plan
         Only the jobs of this dry run, or None for all.
+    stop
+        Returns a reason to take no more work, or None.
     """
 
     run: UUID
     max_age: timedelta
     budget: int
+    page_size: int
     dry_run: bool
     plan: UUID | None
+    stop: Callable[[], str | None]

@@ -13,7 +13,7 @@ although Storage answers that it removed nothing of that name was removed by som
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,25 +22,19 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from storage_cleanup.cleanup.circuit_breaker import FailureBreaker
+from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker
 from storage_cleanup.cleanup.concurrency import Pace
+from storage_cleanup.cleanup.phases.claims import Claims, Page, one_an_object
 from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.errors import BreakerOpenError, ObjectStoreError, StorageCleanupError
+from storage_cleanup.limits import PAGES_AHEAD, SWITCH_SECONDS
 from storage_cleanup.model.account import PhaseResult
-from storage_cleanup.model.reasons import Reason
-from storage_cleanup.postgres.ledger import FIRST_PAGE, Candidate, Database, Position, Verdict
-from storage_cleanup.storage.object_store import BATCH_SIZE, ObjectStore, Removal
+from storage_cleanup.model.reasons import STORAGE_FAMILY, Reason
+from storage_cleanup.postgres.ledger import Database
+from storage_cleanup.storage.object_store import ObjectStore, Removal
 from storage_cleanup.storage.paths import Refusal, StorageObject
 
 _log = logging.getLogger(__name__)
-_PAGES_AHEAD = 2
-"""Pages that are claimed while others are removed: enough for requests that end together."""
-
-_MOMENT_SECONDS = 1.0
-"""How long a wait may take before the kill switch is looked at: till then, saves of what is unsent are refused."""
-
-_STAYING = frozenset({"locked", "job_changed"})
-"""Kept, and not parked: the candidate is still due."""
 
 
 def clean_storage_files(
@@ -50,9 +44,8 @@ def clean_storage_files(
     store: ObjectStore,
     parse: Callable[[str | None], StorageObject | Refusal],
     assert_may_delete: Callable[[], None],
-    breaker: FailureBreaker,
+    breaker: CircuitBreaker,
     pace: Pace,
-    stop: Callable[[], str | None],
     on_gone: Callable[[Sequence[UUID]], None],
 ) -> PhaseResult:
     """Remove the files of orphans, and account for every candidate that was looked at.
@@ -63,205 +56,22 @@ def clean_storage_files(
         Tells which object an ``output_url`` means, or why it is left alone.
     assert_may_delete
         Raises unless key, project and the set of saved assets can be trusted; called only when there is work.
-    stop
-        Returns a reason to take no more work, or None.
+    breaker
+        Opened when too much fails; an open one ends the phase, and is its error.
     on_gone
         Called with jobs whose file is known to be gone (in a dry run: would be), so that their rows may follow.
     """
     started = time.monotonic()
-    claims = _Claims(order, database, parse, assert_may_delete, breaker, stop)
-    removals = _Removals(order, database, store, breaker, pace, stop, on_gone)
+    claims = Claims(order, database, parse, assert_may_delete, breaker)
+    removals = _Removals(order, database, store, breaker, pace, on_gone)
     removals.carry_out(claims)
     result = claims.result + removals.result
     result.seconds = time.monotonic() - started
+    if order.dry_run:
+        _log.info("Would delete %d orphaned files", result.would_delete, extra={"bytes": result.bytes})
+    else:
+        _log.info("Successfully deleted %d orphaned files", result.deleted, extra={"bytes": result.bytes})
     return result
-
-
-@dataclass(frozen=True)
-class _Page:
-    """What one look at the database has brought.
-
-    Attributes
-    ----------
-    claims
-        Files to remove.
-    gone
-        Jobs that have been claimed and whose file is gone already.
-    is_adopted
-        An earlier run made the claims; nobody knows what it has asked Storage for.
-    """
-
-    claims: Sequence[Verdict] = ()
-    gone: Sequence[UUID] = ()
-    is_adopted: bool = False
-
-
-@dataclass
-class _Claims:
-    """The first stage: finds candidates, has the database decide, and says what is kept and why."""
-
-    order: Order
-    database: Database
-    parse: Callable[[str | None], StorageObject | Refusal]
-    assert_may_delete: Callable[[], None]
-    breaker: FailureBreaker
-    stop: Callable[[], str | None]
-    result: PhaseResult = field(default_factory=PhaseResult)
-    _foreign_urls: list[str] = field(default_factory=list)
-    _after: Position = FIRST_PAGE
-    _own_share: bool = True
-    _taken: int = 0
-    _counted: set[UUID] = field(default_factory=set)
-    _looked_at: set[UUID] = field(default_factory=set)
-
-    def pages(self) -> Iterator[_Page]:
-        """Yield claims to carry out, first those that an earlier run left behind; with a plan, its jobs only.
-
-        While several runs are at work, each looks through its own share first, and then for what others have left.
-        """
-        if not self.order.dry_run and self.order.plan is None:
-            while not self._must_stop() and (adopted := self.database.adopt(self.order.run, self._page_size())):
-                self.assert_may_delete()
-                yield self._take(adopted, is_adopted=True)
-        for self._own_share in (True, False):
-            self._after = FIRST_PAGE
-            while not self._must_stop() and (page := self._due(self._page_size())):
-                self.assert_may_delete()
-                self._after = (page[-1].since, page[-1].job_id)
-                yield self._claim([candidate for candidate in page if candidate.job_id not in self._looked_at])
-            if self.order.dry_run or self.order.plan:  # they see all at once
-                return
-
-    def _due(self, size: int) -> list[Candidate]:
-        return self.database.due(
-            self.order.run,
-            with_file=True,
-            max_age=self.order.max_age,
-            after=self._after,
-            size=size,
-            own_share=self._own_share and not self.order.dry_run,
-            plan=self.order.plan,
-        )
-
-    def _page_size(self) -> int:
-        return min(BATCH_SIZE, self.order.budget - self._taken)
-
-    def _must_stop(self) -> bool:
-        if self.breaker.reason:
-            raise BreakerOpenError(self.breaker.reason)
-        self.result.stopped = self.stop()
-        if self.result.stopped is None and self._taken >= self.order.budget:
-            self.result.stopped = "limit_reached" if self._due(1) else None
-            return True
-        return self.result.stopped is not None
-
-    def _claim(self, page: Sequence[Candidate]) -> _Page:
-        keys: dict[UUID, str] = {}
-        kept: dict[UUID, str] = {}
-        self._foreign_urls = []
-        for candidate in page:
-            if candidate.gone:
-                kept[candidate.job_id] = "job_gone"
-                continue
-            if candidate.too_long:
-                kept[candidate.job_id] = Reason.TOO_LONG.value
-                continue
-            target = self.parse(candidate.output_url)
-            if isinstance(target, Refusal):
-                kept[candidate.job_id] = target.reason.value
-                self._note_if_foreign(candidate.output_url, target)
-            else:
-                keys[candidate.job_id] = target.key
-        self._keep(kept)
-        if not keys:
-            return _Page()
-        verdicts = {verdict.job_id: verdict for verdict in self._ask_for(keys)}
-        if unasked := [verdict for verdict in verdicts.values() if verdict.outcome == "unasked"]:
-            if more := self._with_those_that_share(keys, unasked):
-                self._looked_at.update(more.keys() - keys.keys())
-                verdicts.update({verdict.job_id: verdict for verdict in self._ask_for(more)})
-            verdicts = {job: verdict for job, verdict in verdicts.items() if verdict.outcome != "unasked"}
-        return self._take(list(verdicts.values()))
-
-    def _ask_for(self, keys: dict[UUID, str]) -> list[Verdict]:
-        return self.database.claim(
-            self.order.run,
-            keys,
-            foreign_urls=self._foreign_urls,
-            max_age=self.order.max_age,
-            dry_run=self.order.dry_run,
-            plan=self.order.plan,
-        )
-
-    def _with_those_that_share(self, keys: dict[UUID, str], unasked: Sequence[Verdict]) -> dict[UUID, str]:
-        """Return what to ask for again, together with jobs of other pages that share its objects.
-
-        What a URL means is for the parser to say. Where it can't say that another job means the object, or doesn't, the
-        object stays.
-        """
-        sharing: dict[UUID, str] = {}
-        doubtful: set[str] = set()
-        for verdict in unasked:
-            key = f"{verdict.bucket_id}/{verdict.object_name}"
-            target = self.parse(verdict.output_url)
-            if isinstance(target, StorageObject) and target.key == key:
-                sharing[verdict.job_id] = key
-            elif not self._note_if_foreign(verdict.output_url, target):
-                doubtful.add(key)
-        again = {f"{verdict.bucket_id}/{verdict.object_name}" for verdict in unasked} - doubtful
-        return {job: key for job, key in (keys | sharing).items() if key in again}
-
-    def _note_if_foreign(self, url: str | None, target: StorageObject | Refusal) -> bool:
-        is_foreign = isinstance(target, Refusal) and target.reason is Reason.FOREIGN_HOST
-        if is_foreign and url:
-            self._foreign_urls.append(url)
-        return is_foreign
-
-    def _keep(self, kept: dict[UUID, str]) -> None:
-        for job, reason in kept.items():
-            _log.debug("Kept", extra={"job_id": str(job), "reason": reason})
-        self.result.kept.update(kept.values())
-        if kept and not self.order.dry_run:
-            self.database.park(kept, self.order.max_age)
-
-    def _take(self, verdicts: Sequence[Verdict], *, is_adopted: bool = False) -> _Page:
-        """Account for what is kept or gone already, and hand on what is to be done."""
-        claimed, gone, stuck = [], [], []
-        for verdict in verdicts:
-            if verdict.job_id in self._counted:
-                continue
-            if verdict.outcome == "claimed":
-                claimed.append(verdict)
-            elif verdict.outcome == "already_missing":
-                gone.append(verdict)
-            elif verdict.outcome == "stuck":
-                stuck.append(verdict)
-            else:
-                self.result.kept[verdict.outcome] += 1
-                if verdict.outcome in _STAYING:
-                    self._looked_at.add(verdict.job_id)
-        files = len(_one_an_object(claimed))
-        self._taken += files
-        self.result.already_missing += len(_one_an_object(gone))
-        self.result.failed += Counter(stuck=len(_one_an_object(stuck)))
-        rows = [verdict.job_id for verdict in gone]
-        if self.order.dry_run:
-            return self._plan(claimed, rows)
-        if claimed:
-            _log.info("Cleaning up %d orphaned Supabase files", files, extra={"files": files})
-        return _Page(claimed, rows, is_adopted)
-
-    def _plan(self, claimed: Sequence[Verdict], gone: Sequence[UUID]) -> _Page:
-        """Count what a real run would ask for; the rows of all these jobs would follow.
-
-        Nothing is claimed, so a job that shares its file can turn up on a later page again.
-        """
-        rows = [claim.job_id for claim in claimed] + list(gone)
-        self._counted.update(rows)
-        for claim in _one_an_object(claimed):
-            self.result.skipped["dry_run"] += 1
-            self.result.bytes += claim.bytes
-        return _Page(gone=rows)
 
 
 @dataclass
@@ -271,15 +81,14 @@ class _Removals:
     order: Order
     database: Database
     store: ObjectStore
-    breaker: FailureBreaker
+    breaker: CircuitBreaker
     pace: Pace
-    stop: Callable[[], str | None]
     on_gone: Callable[[Sequence[UUID]], None]
     result: PhaseResult = field(default_factory=PhaseResult)
-    _ahead: deque[Future[_Page | None]] = field(default_factory=deque)
-    _in_flight: dict[Future[Removal], _Page] = field(default_factory=dict)
+    _ahead: deque[Future[Page | None]] = field(default_factory=deque)
+    _in_flight: dict[Future[Removal], Page] = field(default_factory=dict)
 
-    def carry_out(self, claims: _Claims) -> None:
+    def carry_out(self, claims: Claims) -> None:
         """Remove everything that is claimed; what a stop or an error leaves unsent is given back."""
         pages = claims.pages()
         try:
@@ -290,7 +99,7 @@ class _Removals:
         if first is None:
             return
         with ThreadPoolExecutor(1, "claim") as claiming, ThreadPoolExecutor(self.pace.most, "remove") as removing:
-            self._ahead.extend(claiming.submit(next, pages, None) for _ in range(_PAGES_AHEAD))
+            self._ahead.extend(claiming.submit(next, pages, None) for _ in range(PAGES_AHEAD))
             try:
                 self._remove(removing, first)
                 while (page := self._next_page()) is not None:
@@ -304,40 +113,40 @@ class _Removals:
         if self.breaker.reason and not self.result.error:
             self._give_up(BreakerOpenError(self.breaker.reason))
 
-    def _next_page(self) -> _Page | None:
+    def _next_page(self) -> Page | None:
         """Return the next page of claims, or None to stop; what ends meanwhile is confirmed meanwhile."""
         while not self._ahead[0].done():
             self._confirm_what_has_ended({self._ahead[0], *self._in_flight})
-            if reason := self.stop():
+            if reason := self.order.stop():
                 self.result.stopped = reason
                 return None
         return self._ahead.popleft().result()
 
     # -- removing --------------------------------------------------------------------------------------------------
 
-    def _remove(self, threads: ThreadPoolExecutor, page: _Page) -> None:
+    def _remove(self, threads: ThreadPoolExecutor, page: Page) -> None:
         if page.gone:
             self.on_gone(page.gone)
         unsent = list(page.claims)
         try:
             for bucket, claims in groupby(sorted(page.claims, key=attrgetter("bucket_id")), attrgetter("bucket_id")):
-                while len(self._in_flight) >= self.pace.limit and not self.stop():
+                while len(self._in_flight) >= self.pace.limit and not self.order.stop():
                     self._confirm_what_has_ended(self._in_flight)
-                self.result.stopped = self.stop()
+                self.result.stopped = self.order.stop()
                 if self.breaker.reason or self.result.stopped:
                     break
-                self._send(threads, bucket, _Page(list(claims), is_adopted=page.is_adopted))
+                self._send(threads, bucket, Page(list(claims), is_adopted=page.is_adopted))
                 unsent = [claim for claim in unsent if claim.bucket_id != bucket]
         finally:
-            self._give_back(_Page(unsent, is_adopted=page.is_adopted))
+            self._give_back(Page(unsent, is_adopted=page.is_adopted))
 
-    def _send(self, threads: ThreadPoolExecutor, bucket: str, page: _Page) -> None:
-        names = [str(claim.object_name) for claim in _one_an_object(page.claims)]
-        for start in range(0, len(names), BATCH_SIZE):
-            batch = set(names[start : start + BATCH_SIZE])
+    def _send(self, threads: ThreadPoolExecutor, bucket: str, page: Page) -> None:
+        names = [str(claim.object_name) for claim in one_an_object(page.claims)]
+        for start in range(0, len(names), self.order.page_size):
+            batch = set(names[start : start + self.order.page_size])
             request = threads.submit(self.store.remove, bucket, sorted(batch))
             claims = [claim for claim in page.claims if claim.object_name in batch]
-            self._in_flight[request] = _Page(claims, is_adopted=page.is_adopted)
+            self._in_flight[request] = Page(claims, is_adopted=page.is_adopted)
 
     def _give_back_what_is_ahead(self) -> None:
         for future in self._ahead:
@@ -347,21 +156,21 @@ class _Removals:
                 if page := future.result():
                     self._give_back(page)
 
-    def _give_back(self, page: _Page) -> None:
+    def _give_back(self, page: Page) -> None:
         """Release claims that Storage was never asked for; the next run adopts what can't be released."""
         if not page.claims:
             return
-        files = len(_one_an_object(page.claims))
+        files = len(one_an_object(page.claims))
         if page.is_adopted:
-            self.result.skipped["not_asked"] += files
+            self.result.skipped[Reason.NOT_ASKED] += files
             return
         try:
             released = self.database.give_back(self.order.run, [claim.job_id for claim in page.claims])
         except StorageCleanupError:
-            self.result.skipped["not_asked"] += files
+            self.result.skipped[Reason.NOT_ASKED] += files
             return
-        given_back = len(_one_an_object([claim for claim in page.claims if claim.job_id in released]))
-        self.result.skipped += Counter(given_back=given_back, taken_over=files - given_back)
+        given_back = len(one_an_object([claim for claim in page.claims if claim.job_id in released]))
+        self.result.skipped += Counter({Reason.GIVEN_BACK: given_back, Reason.TAKEN_OVER: files - given_back})
 
     # -- confirming ------------------------------------------------------------------------------------------------
 
@@ -374,7 +183,7 @@ class _Removals:
 
     def _confirm_what_has_ended(self, awaited: Collection[Future[Any]]) -> None:
         """Wait a moment for one of these, and look which objects of the requests among them are gone."""
-        done, _ = wait(awaited, timeout=_MOMENT_SECONDS, return_when=FIRST_COMPLETED)
+        done, _ = wait(awaited, timeout=SWITCH_SECONDS, return_when=FIRST_COMPLETED)
         for request in done & self._in_flight.keys():
             page = self._in_flight.pop(request)
             try:
@@ -385,7 +194,7 @@ class _Removals:
             if refusal:
                 raise refusal
 
-    def _confirm(self, page: _Page, removal: Removal) -> None:
+    def _confirm(self, page: Page, removal: Removal) -> None:
         if not removal.failed:
             self.pace.speed_up()
         cause = next(iter(removal.failed.values()), None)
@@ -394,12 +203,12 @@ class _Removals:
                 self.order.run, [claim.job_id for claim in page.claims], str(cause) if cause else None
             )
         except StorageCleanupError:
-            self.result.failed["unconfirmed"] += len(_one_an_object(page.claims))  # the next run finds out
+            self.result.failed[Reason.UNCONFIRMED] += len(one_an_object(page.claims))  # the next run finds out
             raise
         gone = {row.job_id: row.gone for row in settled}
         is_perhaps_ours = page.is_adopted or removal.unanswered
         files = {claim.object_name: claim for claim in page.claims if claim.job_id in gone}
-        self.result.skipped += Counter(taken_over=len(_one_an_object(page.claims)) - len(files))
+        self.result.skipped += Counter({Reason.TAKEN_OVER: len(one_an_object(page.claims)) - len(files)})
         failures = 0
         for name, claim in files.items():
             if not gone[claim.job_id]:
@@ -412,7 +221,7 @@ class _Removals:
                 self.result.already_missing += 1
         if failures:
             _log.warning("%d files could not be removed", failures, extra={"error": str(cause), "files": failures})
-        self.breaker.record(attempted=len(_one_an_object(page.claims)), failed=failures)
+        self.breaker.failures.record(attempted=len(one_an_object(page.claims)), failed=failures)
         if rows := [job for job, is_gone in gone.items() if is_gone]:
             self.on_gone(rows)
 
@@ -421,13 +230,8 @@ class _Removals:
         _log.error("Phase storage_files failed: %s", error, extra={"error": str(error)})
 
 
-def _one_an_object(claims: Sequence[Verdict]) -> list[Verdict]:
-    """Return one claim for each object: jobs that share a file don't make two files of it."""
-    return list({(claim.bucket_id, claim.object_name): claim for claim in reversed(claims)}.values())[::-1]
-
-
 def _why(error: ObjectStoreError | None) -> str:
     """Name a failure in the words of the account."""
     if error is None:
-        return "still_there"
-    return f"storage_{error.code or error.status or 'error'}"
+        return Reason.STILL_THERE
+    return f"{STORAGE_FAMILY}{error.code or error.status or 'error'}"

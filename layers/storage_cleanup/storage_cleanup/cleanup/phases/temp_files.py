@@ -9,14 +9,16 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Generator, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import Enum, auto
 from pathlib import Path
 
+from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.model.account import PhaseResult
+from storage_cleanup.model.reasons import OS_FAMILY, Reason
 
 _logger = logging.getLogger(__name__)
 
@@ -24,50 +26,34 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHANGED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 
 
-def clean_temp_files(
-    directories: Sequence[Path],
-    prefixes: Sequence[str],
-    max_age: timedelta,
-    *,
-    now: float,
-    budget: int,
-    dry_run: bool,
-    stop: Callable[[], str | None],
-) -> PhaseResult:
-    """Remove the entries of ``directories`` that have one of ``prefixes`` and are older than ``max_age``.
+def clean_temp_files(order: Order, directories: Sequence[Path], prefixes: Sequence[str], *, now: float) -> PhaseResult:
+    """Remove the entries of ``directories`` that have one of ``prefixes`` and are older than the order's age.
 
     A directory counts as one thing, and goes only when it and everything below it is older. A symbolic link goes as
     what it is, never its target; a socket, pipe or device stays, and so does everything on another file system.
+
+    The age is judged by the later of ``mtime`` and ``ctime``: copies and archives bring an old ``mtime`` along, but
+    nobody can set ``ctime``. Whatever else renews it (chmod, chown, rename, a new hard link) starts the age anew.
 
     Parameters
     ----------
     directories
         Their direct children are candidates. One that is missing is logged; one that is a symbolic link or can't be
         read is named in the result's ``error``, and the others go on.
-    max_age
-        Judged by the later of ``mtime`` and ``ctime``: copies and archives bring an old ``mtime`` along, but nobody can
-        set ``ctime``. Whatever else renews it (chmod, chown, rename, a new hard link) starts the age anew.
     now
         Seconds since 1970.
-    budget
-        Most things that may be deleted; when one more would have to be, ``stopped`` is ``limit_reached``.
-    dry_run
-        Take the same decisions and delete nothing.
-    stop
-        Asked before every entry, at any depth: a reason to stop, or None.
-
-    Returns
-    -------
-    PhaseResult
-        Its ``seconds`` are left to the caller.
     """
-    sweep = _Sweep(
-        prefixes=tuple(prefixes), oldest_kept=now - max_age.total_seconds(), budget=budget, dry_run=dry_run, stop=stop
-    )
-    for directory in directories:
-        if sweep.result.stopped:
-            break
-        sweep.clean(directory)
+    started = time.monotonic()
+    sweep = _Sweep(order, tuple(prefixes), oldest_kept=now - order.max_age.total_seconds())
+    try:
+        for directory in directories:
+            if sweep.result.stopped:
+                break
+            sweep.clean(directory)
+    except OSError as error:
+        _logger.exception("Phase temp_files failed")
+        sweep.result.error = str(error)
+    sweep.result.seconds = time.monotonic() - started
     return sweep.result
 
 
@@ -93,11 +79,9 @@ class _StoppedError(Exception):
 class _Sweep:
     """One run of the phase: what it may do, and its account so far."""
 
+    order: Order
     prefixes: tuple[str, ...]
     oldest_kept: float
-    budget: int
-    dry_run: bool
-    stop: Callable[[], str | None]
     result: PhaseResult = field(default_factory=PhaseResult)
     siblings: set[tuple[int, ...]] = field(default_factory=set)
     """Files that lost a hard link to this sweep and have others: that alone has renewed their ctime."""
@@ -154,7 +138,7 @@ class _Sweep:
             case _Outcome.ALREADY_MISSING:
                 self.result.already_missing += 1
             case _Outcome.WOULD_DELETE:
-                self.result.skipped["dry_run"] += 1
+                self.result.skipped[Reason.DRY_RUN] += 1
 
     def _treat(self, entry: "_Entry") -> _Outcome:
         with _failures():
@@ -172,11 +156,11 @@ class _Sweep:
         """Refuse what has to stay whatever its name is."""
         # Only directories tell: overlayfs gives files the device of their layer. A file that is a mount point is busy.
         if stat.S_ISDIR(status.st_mode) and status.st_dev != device:
-            raise _KeptError("other_file_system")
+            raise _KeptError(Reason.OTHER_FILE_SYSTEM)
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-            raise _KeptError("special_file")
+            raise _KeptError(Reason.SPECIAL_FILE)
         if max(status.st_mtime, self._ctime(status)) >= self.oldest_kept:
-            raise _KeptError("too_young")
+            raise _KeptError(Reason.TOO_YOUNG)
 
     def _ctime(self, status: os.stat_result) -> float:
         """Return when somebody else last changed the entry, as far as it matters: what this sweep did doesn't."""
@@ -190,15 +174,15 @@ class _Sweep:
 
     def _remove_file(self, entry: "_Entry", status: os.stat_result) -> _Outcome:
         self._spend_budget()
-        if not self.dry_run:
+        if not self.order.dry_run:
             self._unlink(entry.name, entry.parent, status)
         self.result.bytes += status.st_size
-        return _Outcome.WOULD_DELETE if self.dry_run else _Outcome.DELETED
+        return _Outcome.WOULD_DELETE if self.order.dry_run else _Outcome.DELETED
 
     def _remove_directory(self, entry: "_Entry", descriptor: int) -> _Outcome:
         size = self._size_if_all_old(descriptor, entry.device)
         self._spend_budget()
-        if self.dry_run:
+        if self.order.dry_run:
             self.result.bytes += size
             return _Outcome.WOULD_DELETE
         self._empty(descriptor, entry.device)
@@ -232,24 +216,24 @@ class _Sweep:
         try:
             self._judge(visit.status, device)
         except _KeptError:
-            raise _FailedError("changed_meanwhile") from None
+            raise _FailedError(Reason.CHANGED_MEANWHILE) from None
         if not stat.S_ISDIR(visit.status.st_mode):
             self._unlink(visit.name, visit.parent, visit.status)
             self.result.bytes += visit.status.st_size
 
     def _spend_budget(self) -> None:
-        if self.result.deleted + self.result.would_delete >= self.budget:
-            raise _StoppedError("limit_reached")
+        if self.result.deleted + self.result.would_delete >= self.order.budget:
+            raise _StoppedError(Reason.LIMIT_REACHED)
 
     def _ask_to_stop(self) -> None:
-        if reason := self.stop():
+        if reason := self.order.stop():
             raise _StoppedError(reason)
 
     def _ask_to_stop_halfway(self) -> None:
         """Stop inside a directory that has lost some entries already: it needs an outcome of its own."""
-        if reason := self.stop():
+        if reason := self.order.stop():
             self.result.stopped = reason
-            raise _FailedError("stopped_halfway")
+            raise _FailedError(Reason.STOPPED_HALFWAY)
 
 
 @dataclass(frozen=True)
@@ -336,7 +320,7 @@ def _open_same(name: str, parent: int, status: os.stat_result) -> int:
     if os.path.samestat(os.fstat(descriptor), status):
         return descriptor
     os.close(descriptor)
-    raise _FailedError("changed_meanwhile")
+    raise _FailedError(Reason.CHANGED_MEANWHILE)
 
 
 def _open_parent(child: int, status: os.stat_result) -> int:
@@ -344,7 +328,7 @@ def _open_parent(child: int, status: os.stat_result) -> int:
     try:
         return _open_same("..", child, status)
     except FileNotFoundError:
-        raise _FailedError("changed_meanwhile") from None
+        raise _FailedError(Reason.CHANGED_MEANWHILE) from None
 
 
 @contextmanager
@@ -366,7 +350,7 @@ def _failures() -> Iterator[None]:
 
 def _reason(error: OSError) -> str:
     if isinstance(error, PermissionError):
-        return "permission_denied"
+        return Reason.PERMISSION_DENIED
     if error.errno in _CHANGED:
-        return "changed_meanwhile"
-    return f"os_error_{errno.errorcode.get(error.errno or 0, 'unknown').lower()}"
+        return Reason.CHANGED_MEANWHILE
+    return f"{OS_FAMILY}{errno.errorcode.get(error.errno or 0, 'unknown').lower()}"

@@ -1,12 +1,5 @@
--- What health and reports ask of the database; all of it in read-only transactions. What the worker may not read itself
--- is read by the functions of section 7 in database/install.sql.
-
--- name: schema_version
-select storage_cleanup.schema_version() as value;
-
--- name: distrust
--- Why nothing may be deleted; the index has a check of its own.
-select sentence as value from storage_cleanup.distrust() where code <> 'index';
+-- What health and reports ask of tables that the worker may read itself; the rest is asked of the functions in
+-- database/functions/health.sql. All of it in read-only transactions.
 
 -- name: last_cycle
 -- The last real cycle, and how long ago it started; one that died without a word has failed.
@@ -21,7 +14,7 @@ where not dry_run and trigger = 'schedule' order by started_at desc limit 1;
 -- name: failed_cycles
 -- How many cycles failed since the last one that didn't.
 select count(*) as value from storage_cleanup.run
-where not dry_run and (status = 'failed' or status = 'running' and heartbeat_at < now() - interval '15 minutes')
+where not dry_run and (status = 'failed' or status = 'running' and not storage_cleanup.is_alive(run))
   and started_at > coalesce((select max(started_at) from storage_cleanup.run
                              where not dry_run and status in ('succeeded', 'partial')), '-infinity');
 
@@ -39,20 +32,11 @@ from storage_cleanup.run where not dry_run and started_at > now() - interval '24
 -- name: stuck
 select count(*) as value from storage_cleanup.deletion where state = 'claimed' and attempts >= 3;
 
--- name: orphans
-select day, orphans from storage_cleanup.orphans(%(max_age)s, %(grace)s);
-
--- name: orphan_bytes
-select this_month, last_month from storage_cleanup.orphan_bytes();
-
 -- name: completed
 select saved, not_saved from storage_cleanup.completed(now() - interval '24 hours');
 
 -- name: assets
 select day, asset_type, assets, bytes from storage_cleanup.assets(now() - interval '7 days');
-
--- name: saved_count
-select storage_cleanup.count_saved() as value;
 
 -- name: last_saved_count
 select saved_assets as value from storage_cleanup.run where not dry_run and saved_assets is not null order by started_at desc limit 1;
@@ -74,30 +58,17 @@ select (select bytes from total where hours >= 20 order by day desc limit 1) as 
        (select hours from total where hours >= 20 order by day desc limit 1) as hours,
        (select min(hours) from total) as newest_hours;
 
--- name: triggers_off
-select name as value from storage_cleanup.triggers_off() as name;
-
--- name: indexes
-select name, is_valid, used from storage_cleanup.index_use();
-
--- name: foreign_keys_without_index
-select foreign_key as value from storage_cleanup.foreign_keys_without_index();
-
 -- name: role
 -- What the role may do that it needn't, and what it may not do that it must.
 select rolname::text as name,
        array(select proname::text from pg_proc
-             where pronamespace = 'storage_cleanup'::regnamespace and proname = any(%(needed)s::text[])
-               and not has_function_privilege(oid, 'execute') order by 1) as missing,
+             where oid in (select storage_cleanup.worker_functions()) and not has_function_privilege(oid, 'execute') order by 1) as missing,
        array_remove(array[case when rolsuper then 'is a superuser' end,
                           case when rolbypassrls then 'bypasses row-level security' end,
                           case when has_table_privilege('public.render_jobs', 'delete')
                                  or has_table_privilege('public.user_assets', 'delete')
                                then 'may delete from the application''s tables' end], null) as excessive
 from pg_roles where rolname = current_user;
-
--- name: locks
-select waiting, long_running from storage_cleanup.lock_trouble();
 
 -- name: days_of_work
 -- Cycles by the day, counted back from now: day 0 are the last 24 hours.

@@ -1,0 +1,84 @@
+-- Trust. Everything here must hold before anything is claimed, and is asserted again in every claim.
+
+-- Why nothing may be deleted: a code and a sentence a reason; no row when all is well.
+create or replace function storage_cleanup.distrust() returns table (code text, sentence text)
+language sql stable security definer set search_path = ''
+as $$
+    select 'blind', format('role %s is subject to row-level security on %s: what it can''t see would look unsaved or gone', current_user, blind)
+    from unnest(array['storage.objects', 'public.user_assets', 'public.render_jobs']) as blind
+    where row_security_active(blind)
+    union all       -- what is asked above holds for the owner of this function only
+    select 'mixed_owners', 'the functions of schema storage_cleanup belong to several roles: run database/install.sql as the owner of all'
+    where (select count(distinct proowner) from pg_proc where pronamespace = 'storage_cleanup'::regnamespace) > 1
+    union all
+    select 'guard', 'the guard trigger storage_cleanup_guard on public.user_assets is missing, disabled or altered: run database/install.sql'
+    where not exists (
+        select from pg_trigger
+        where tgrelid = 'public.user_assets'::regclass and tgname = 'storage_cleanup_guard'
+          and tgfoid = 'storage_cleanup.guard_save'::regproc
+          and tgtype = 1 + 2 + 4 + 16        -- for each row, before, insert, update
+          and tgenabled = 'A' and tgqual is null and tgattr::text = '')
+    union all
+    select 'path_column', format('column %s of public.user_assets, which may point at files, is gone or has another name: run database/install.sql', name)
+    from storage_cleanup.asset_path_column
+    where not exists (select from pg_attribute
+                      where attrelid = 'public.user_assets'::regclass and attname = name and not attisdropped)
+    union all
+    select 'index', 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
+    where not exists (select from pg_index
+                      where indexrelid = to_regclass('public.storage_cleanup_render_job_id') and indisvalid)
+    union all
+    select 'replica', 'the database is a read-only replica: use the primary''s address in database/url'
+    where pg_is_in_recovery()
+$$;
+
+create or replace function storage_cleanup.assert_trust() returns void
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    reasons text := (select string_agg(sentence, '; ') from storage_cleanup.distrust());
+begin
+    if reasons is not null then
+        raise exception using errcode = 'object_not_in_prerequisite_state', message = reasons;
+    end if;
+end $$;
+
+-- The buckets as the database knows them, to be compared with what the Storage server answers.
+create or replace function storage_cleanup.buckets() returns table (id text, created_at timestamptz)
+language sql stable security definer set search_path = ''
+as $$ select id, created_at from storage.buckets where created_at between 'epoch' and '9999-12-31' $$;     -- what a client can read
+
+-- The reference set, counted now: every asset that names a job. An index-only scan of storage_cleanup_saved.
+create or replace function storage_cleanup.count_saved() returns bigint
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    saved bigint;
+begin
+    -- Dynamic, because parallel workers may help with nothing else here.
+    execute 'select count(*) from public.user_assets where metadata ->> ''render_job_id'' is not null' into saved;
+    return saved;
+end $$;
+
+-- Counts the reference set for this run, and tells what the last run that was found good had counted. Nobody hands in a
+-- number: whoever could, could make a loss look like the usual.
+create or replace function storage_cleanup.judge_saved(this_run uuid) returns table (saved bigint, before bigint)
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    saved := storage_cleanup.count_saved();
+    before := (select last.saved_assets from storage_cleanup.run as last
+               where not last.dry_run and last.saved_assets is not null order by last.started_at desc limit 1);
+    update storage_cleanup.run set counted_assets = saved where id = this_run;
+    return next;
+end $$;
+
+-- An age that nobody means: what is that young may still be on its way.
+create or replace function storage_cleanup.assert_age(max_age interval) returns void
+language plpgsql immutable
+as $$
+begin
+    if (max_age >= interval '1 minute') is not true then
+        raise exception using errcode = 'invalid_parameter_value', message = format('max_age is %s, and must be at least one minute', max_age);
+    end if;
+end $$;

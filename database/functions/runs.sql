@@ -1,0 +1,130 @@
+-- Runs: opened, kept alive, judged by what they leave, closed, forgotten.
+
+-- Opens a run. Runs that died are closed first, and candidates are looked at again when more may be touched than before.
+create or replace function storage_cleanup.start_run(
+    this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb, override_of uuid) returns void
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    update storage_cleanup.run as dead
+    set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish"}'
+    where dead.status = 'running' and not storage_cleanup.is_alive(dead);
+
+    if start_run.scope is distinct from (
+        select last.scope from storage_cleanup.run as last where not last.dry_run order by last.started_at desc limit 1) then
+        update storage_cleanup.candidate set since = completed_at, reason = null where reason <> 'stuck';
+    end if;
+
+    insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of)
+    values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of);
+end $$;
+
+-- The dry run of that id, and whether it may still be carried out.
+create or replace function storage_cleanup.plan(plan uuid)
+returns table (options jsonb, scope jsonb, finished boolean, fresh boolean, used boolean)
+language sql stable security definer set search_path = ''
+as $$
+    select run.options, run.scope, status in ('succeeded', 'partial'), started_at > now() - interval '24 hours',
+           exists (select from storage_cleanup.run as later where later.override_of = run.id)
+    from storage_cleanup.run where id = plan.plan and dry_run
+$$;
+
+-- Is the run's process still at work? Its connection tells at once; behind a pooler, its last sign of life within two minutes.
+create or replace function storage_cleanup.is_alive(run storage_cleanup.run) returns boolean
+language sql stable security definer set search_path = ''
+as $$
+    select (run).status = 'running'
+       and (run).heartbeat_at > clock_timestamp() - interval '2 minutes'
+       and exists (select from pg_stat_activity
+                   where pid = (run).backend_pid and coalesce(backend_start <= (run).started_at, true))
+$$;
+
+-- A sign of life. Claiming, confirming and deleting rows go on side by side, so none of them may wait for another here.
+create or replace function storage_cleanup.beat(this_run uuid) returns void
+language sql security definer set search_path = ''
+as $$
+    update storage_cleanup.run set heartbeat_at = clock_timestamp()
+    where id in (select id from storage_cleanup.run
+                 where id = this_run and heartbeat_at < clock_timestamp() - interval '5 seconds'
+                 for update skip locked)
+$$;
+
+-- Claims that are unfinished, and those among them that keep failing.
+create or replace function storage_cleanup.unfinished() returns table (claims bigint, stuck bigint)
+language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
+as $$
+    select count(*), count(*) filter (where state = 'claimed' and attempts >= 3)
+    from storage_cleanup.deletion where state in ('claimed', 'file_deleted')
+$$;
+
+-- What is unfinished and not this run's to finish now, with the reason: by phase, so that a run can account for it.
+create or replace function storage_cleanup.left_alone(this_run uuid) returns table (phase text, reason text, found bigint)
+language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
+as $$
+    with alive as materialized (
+        select id from storage_cleanup.run where status = 'running' and id <> this_run and storage_cleanup.is_alive(run)
+    )
+    select 'storage_files', case when alive.id is null then 'tried_in_vain' else 'claimed_by_another_run' end, count(*)
+    from storage_cleanup.deletion left join alive on alive.id = run_id
+    where state = 'claimed' and run_id <> this_run
+      and (alive.id is not null or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
+    group by 1, 2
+    union all
+    select 'render_jobs', 'row_protected', count(*)
+    from storage_cleanup.deletion
+    where state = 'file_deleted' and run_id is distinct from this_run and attempts >= 3 and updated_at >= now() - interval '1 hour'
+    having count(*) > 0
+$$;
+
+-- How many orphans past the age wait, and how many claims are unfinished. Candidates that have been saved meanwhile are
+-- left out as far as the first 2000 go: of a long backlog, the number is an upper bound.
+create or replace function storage_cleanup.remaining(max_age interval) returns bigint
+language sql stable security definer set search_path = ''
+as $$
+    with waiting as (
+        select (select count(*) from storage_cleanup.candidate where has_file and since < now() - max_age)
+             + (select count(*) from storage_cleanup.candidate where not has_file and since < now() - max_age) as count
+    ),
+    saved as (
+        select count(*) from storage_cleanup.saved_among(array(
+            select job_id from storage_cleanup.candidate where since < now() - max_age limit 2000))
+    )
+    select waiting.count - saved.count
+         + (select claims from storage_cleanup.unfinished())
+    from waiting, saved
+$$;
+
+-- What a run leaves for the next: orphans past the age with unfinished claims, the claims that keep failing, and what this
+-- run had to leave to others or to later.
+create or replace function storage_cleanup.backlog(this_run uuid, max_age interval)
+returns table (remaining bigint, stuck bigint, left_alone jsonb)
+language sql stable security definer set search_path = ''
+as $$
+    select storage_cleanup.remaining(max_age), (select stuck from storage_cleanup.unfinished()),
+           coalesce((select jsonb_agg(jsonb_build_array(phase, reason, found)) from storage_cleanup.left_alone(this_run)), '[]')
+$$;
+
+-- Closes a run. What a run that was found good had counted is what the next one is judged by.
+create or replace function storage_cleanup.finish_run(this_run uuid, status text, summary jsonb, found_good boolean) returns void
+language sql security definer set search_path = ''
+as $$
+    update storage_cleanup.run
+    set status = finish_run.status, summary = finish_run.summary, saved_assets = case when found_good then counted_assets end,
+        finished_at = clock_timestamp(), heartbeat_at = clock_timestamp()
+    where id = finish_run.this_run
+$$;
+
+-- Forgets what is finished and older than `keep`, a slice at a time, and plans that can't be used any more. Runs and usage
+-- are few and small, and stay four times as long: reports look back at a year.
+create or replace function storage_cleanup.prune(keep interval) returns void
+language sql security definer set search_path = ''
+as $$
+    delete from storage_cleanup.deletion where job_id in (
+        select job_id from storage_cleanup.deletion
+        where state in ('done', 'released') and updated_at < now() - keep
+        order by updated_at limit 10000 for update skip locked);
+    delete from storage_cleanup.run where status <> 'running' and started_at < now() - 4 * keep;
+    delete from storage_cleanup.usage where day < now() - 4 * keep;
+    delete from storage_cleanup.plan_job where run_id in (
+        select id from storage_cleanup.run where dry_run and started_at < now() - interval '2 days');
+$$;

@@ -1,0 +1,159 @@
+"""What must hold before anything is deleted: key, project, plan, and a set of saved assets that can be trusted."""
+
+import logging
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker, judge_reference_set
+from storage_cleanup.cleanup.options import RunOptions
+from storage_cleanup.config.settings import Settings
+from storage_cleanup.errors import RequestError, UnsafeError
+from storage_cleanup.model.vocabulary import Trigger
+from storage_cleanup.postgres.ledger import Bucket, Database, Plan
+from storage_cleanup.storage.object_store import ObjectStore
+
+_log = logging.getLogger(__name__)
+_CLOCKS_DIFFER = timedelta(seconds=1)
+
+
+def scope_of(settings: Settings) -> dict[str, Any]:
+    """Return where a run may delete; a plan is carried out where it was made."""
+    return {"origin": settings.supabase_url, "buckets": sorted(settings.buckets)}
+
+
+class Preflight:
+    """The checks of one run. Each is made once, as late as it can be: an idle run has nothing to prove.
+
+    Parameters
+    ----------
+    run
+        The run that the reference set is counted for.
+    breaker
+        Opened when the set of saved assets can't be trusted.
+
+    Raises
+    ------
+    UnsafeError
+        From every method: what doesn't hold, and what to do about it.
+    """
+
+    def __init__(
+        self,
+        run: UUID,
+        settings: Settings,
+        options: RunOptions,
+        *,
+        database: Database,
+        store: ObjectStore,
+        breaker: CircuitBreaker,
+    ) -> None:
+        self._run = run
+        self._settings = settings
+        self._options = options
+        self._database = database
+        self._store = store
+        self._breaker = breaker
+        self._is_proved = False
+        self._is_judged = False
+
+    @property
+    def found_good(self) -> bool:
+        """Whether the reference set was counted and accepted, so that the next run may be judged by it."""
+        return self._is_judged and self._breaker.reason is None
+
+    def assert_may_begin(self) -> None:
+        """Make sure that the database can be trusted, and that an override names a plan that may be carried out.
+
+        Who asks by hand learns at once whether the key is right. A scheduled run proves it before its first claim: when
+        it finds nothing to do, it needs no client for Storage, which would double its time.
+
+        Raises
+        ------
+        RequestError
+            The override doesn't name such a plan.
+        """
+        self._database.assert_trust()
+        if self._options.trigger is not Trigger.SCHEDULE:
+            self._assert_same_project()
+        if self._options.plan:
+            assert_plan(self._database.plan(self._options.plan), self._options.as_dict(), scope_of(self._settings))
+
+    def assert_may_delete(self) -> None:
+        """Make sure of key and project, and judge the set of saved assets; called whenever there is work."""
+        self._assert_same_project()
+        self._judge_reference_set()
+        self._breaker.assert_closed()
+
+    def _assert_same_project(self) -> None:
+        if not self._is_proved:
+            assert_same_project(self._store.buckets(), self._database.buckets(), self._settings.buckets)
+            self._is_proved = True
+
+    def _judge_reference_set(self) -> None:
+        if self._is_judged:
+            return
+        counted = self._database.judge_saved(self._run)
+        self._is_judged = True
+        reason = judge_reference_set(counted.saved, counted.before, self._settings.max_saved_drop_percent)
+        if reason and (self._options.dry_run or self._options.plan):
+            _log.warning("The circuit breaker would be open: %s", reason, extra={"override": self._options.override})
+        else:
+            self._breaker.reference_reason = reason
+
+
+def assert_same_project(
+    in_storage: Mapping[str, datetime], in_database: Collection[Bucket], listed: Collection[str]
+) -> None:
+    """Prove, before the first claim, that key, Storage and database belong together.
+
+    The service-role key sees the buckets, any other key sees none; and only the database of the same project has the
+    buckets that Storage answers, made at the same moment.
+
+    Raises
+    ------
+    UnsafeError
+        With the parameter that is probably wrong.
+    """
+    if not in_storage:
+        raise UnsafeError(
+            "supabase/service-role-key sees no buckets at supabase/url: it isn't the service-role key of that project",
+            code="key",
+        )
+    if missing := [bucket for bucket in listed if bucket not in in_storage]:
+        raise UnsafeError(
+            f"buckets names {', '.join(missing)}, which Storage doesn't have; it has {', '.join(sorted(in_storage))}",
+            code="bucket",
+        )
+    made = {bucket.id: bucket.created_at for bucket in in_database}
+    if any(bucket not in made or abs(made[bucket] - in_storage[bucket]) > _CLOCKS_DIFFER for bucket in listed):
+        raise UnsafeError(
+            "supabase/url and database/url belong to different projects: their buckets are not the same", code="project"
+        )
+
+
+def assert_plan(plan: Plan | None, options: Mapping[str, Any], scope: Mapping[str, Any]) -> None:
+    """Make sure that an override carries out what a dry run has shown, and nothing else.
+
+    Raises
+    ------
+    RequestError
+        There is no such plan, or it is stale, used, or about something else.
+    """
+    if plan is None:
+        raise RequestError(["override names no dry run; it accepts the plan_id of one"])
+    faults = []
+    if not plan.fresh:
+        faults.append("override names a dry run of more than 24 hours ago; make a new one")
+    if plan.used:
+        faults.append("override names a plan that has been carried out already; make a new dry run")
+    if not plan.finished:
+        faults.append("override names a dry run that didn't go well; make a new one")
+    for name, value in options.items():
+        if plan.options.get(name) != value:
+            faults.append(f"{name} is {value}, but the plan was made with {plan.options.get(name)}")
+    if plan.scope != scope:
+        faults.append("supabase/url or buckets have changed since the plan was made; make a new dry run")
+    if faults:
+        raise RequestError(faults)
