@@ -145,7 +145,7 @@ def test_numbers_are_decimal_digits(name: str) -> None:
         ("production/interval-minutes", ["1", "10080"], ["0", "10081"]),
         ("testing/max-age-minutes", ["1", "525600"], ["0", "525601"]),
         ("production/max-age-minutes", ["1", "525600"], ["0", "525601"]),
-        ("limits/max-deletions-per-run", ["1", "10000000", "1".zfill(18)], ["0", "10000001"]),
+        ("limits/max-deletions-per-run", ["1", "10000000", "1".zfill(12)], ["0", "10000001"]),
         ("limits/max-saved-drop-percent", ["0", "100"], ["101"]),
         ("limits/max-failure-percent", ["0", "100"], ["101"]),
     ],
