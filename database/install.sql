@@ -861,7 +861,8 @@ as $$
           for update of candidate skip locked)
 $$;
 
--- What the triggers and the tables were like: whoever changes one of these may have changed what the triggers saw.
+-- What the triggers, the tables and the functions that read them were like: whoever changes one of these may have changed
+-- what was seen and noted.
 create or replace function storage_cleanup.fingerprint() returns text
 language sql stable security definer set search_path = ''
 as $$
@@ -873,6 +874,10 @@ as $$
           union all
           select format('column %s %s %s %s', attrelid, attname, atttypid, attisdropped) from pg_attribute
           where attrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and attnum > 0
+          union all
+          select format('function %s', md5(pg_get_functiondef(oid))) from pg_proc
+          where pronamespace = 'storage_cleanup'::regnamespace
+            and proname in ('object_key', 'percent_decoded', 'readings', 'read_part', 'hash', 'bare', 'job_ids_in', 'texts_in', 'said_by', 'meant_by')
           union all
           select format('child %s %s', inhrelid, inhparent) from pg_inherits
           where inhparent in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
@@ -998,6 +1003,26 @@ as $$
         ('render_jobs', 'job_applied', 'job_applied', 1 + 4 + 8 + 16, 'R')) as wanted (of_table, name, function, type, enabled)
 $$;
 
+-- Those that are missing, off or altered, with the statements that make them. Those for each row fire where the others don't:
+-- for what replication or a restore applies.
+create or replace function storage_cleanup.missing_triggers() returns table (of_table text, name text, statement text)
+language sql stable security definer set search_path = ''
+as $$
+    select wanted.of_table, wanted.name, format(
+        'create or replace trigger %1$I after %2$s on %3$s %4$s for each %5$s execute function %6$s(); alter table %3$s enable %7$s trigger %1$I',
+        wanted.name, concat_ws(' or ', case when type & 4 > 0 then 'insert' end, case when type & 8 > 0 then 'delete' end,
+                               case when type & 16 > 0 then 'update' end, case when type & 32 > 0 then 'truncate' end),
+        wanted.of_table,
+        case when type in (4, 8, 16) then concat_ws(' ', 'referencing', case when type <> 4 then 'old table as old_rows' end,
+                                                    case when type <> 8 then 'new table as new_rows' end) end,
+        case when type & 1 > 0 then 'row' else 'statement' end, wanted.function, case wanted.enabled when 'R' then 'replica' end)
+    from storage_cleanup.triggers() as wanted
+    where not exists (
+        select from pg_trigger
+        where tgrelid = wanted.of_table::regclass and tgname = wanted.name and tgfoid = wanted.function::regproc
+          and tgtype = wanted.type and tgenabled = wanted.enabled and tgqual is null and tgattr::text = '')
+$$;
+
 -- Why nothing may be deleted: a code and a sentence a reason; no row when all is well.
 create or replace function storage_cleanup.distrust() returns table (code text, sentence text)
 language sql stable security definer set search_path = ''
@@ -1011,11 +1036,7 @@ as $$
     union all
     select 'guard', format('trigger %s on %s is missing, off or altered, and what it should see might be deleted: run database/install.sql',
                            wanted.name, wanted.of_table)
-    from storage_cleanup.triggers() as wanted
-    where not exists (
-        select from pg_trigger
-        where tgrelid = wanted.of_table::regclass and tgname = wanted.name and tgfoid = wanted.function::regproc
-          and tgtype = wanted.type and tgenabled = wanted.enabled and tgqual is null and tgattr::text = '')
+    from storage_cleanup.missing_triggers() as wanted
     union all
     select 'index', 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
     where not exists (select from pg_index
@@ -2008,32 +2029,18 @@ create index if not exists storage_cleanup_render_job_id on public.user_assets
 -- ---------------------------------------------------------------------------------------------------------------
 -- triggers.sql
 
--- The triggers on the application's tables. None names a column, in a list or in WHEN: it could no longer be given another
--- type, or be dropped. Those for each row fire where the others don't: for what replication or a restore applies.
+-- The triggers on the application's tables, those of storage_cleanup.triggers() that are missing or different: making one
+-- locks its table, so what is there already is left alone. None names a column, in a list or in WHEN: it could no longer be
+-- given another type, or be dropped.
 
-create or replace trigger storage_cleanup_asset_inserted after insert on public.user_assets
-    referencing new table as new_rows for each statement execute function storage_cleanup.assets_written();
-create or replace trigger storage_cleanup_asset_updated after update on public.user_assets
-    referencing old table as old_rows new table as new_rows for each statement execute function storage_cleanup.assets_written();
-create or replace trigger storage_cleanup_asset_deleted after delete on public.user_assets
-    referencing old table as old_rows for each statement execute function storage_cleanup.assets_gone();
-create or replace trigger storage_cleanup_asset_truncated after truncate on public.user_assets
-    for each statement execute function storage_cleanup.assets_gone();
-create or replace trigger storage_cleanup_asset_applied after insert or update or delete on public.user_assets
-    for each row execute function storage_cleanup.asset_applied();
-alter table public.user_assets enable replica trigger storage_cleanup_asset_applied;
-
-create or replace trigger storage_cleanup_job_inserted after insert on public.render_jobs
-    referencing new table as new_rows for each statement execute function storage_cleanup.jobs_written();
-create or replace trigger storage_cleanup_job_updated after update on public.render_jobs
-    referencing old table as old_rows new table as new_rows for each statement execute function storage_cleanup.jobs_written();
-create or replace trigger storage_cleanup_job_deleted after delete on public.render_jobs
-    referencing old table as old_rows for each statement execute function storage_cleanup.jobs_gone();
-create or replace trigger storage_cleanup_job_truncated after truncate on public.render_jobs
-    for each statement execute function storage_cleanup.jobs_gone();
-create or replace trigger storage_cleanup_job_applied after insert or update or delete on public.render_jobs
-    for each row execute function storage_cleanup.job_applied();
-alter table public.render_jobs enable replica trigger storage_cleanup_job_applied;
+do $$
+declare
+    wanted record;
+begin
+    for wanted in select * from storage_cleanup.missing_triggers() loop
+        execute wanted.statement;
+    end loop;
+end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- worker.sql
@@ -2081,7 +2088,7 @@ end $$;
 -- first_look.sql
 
 -- What is there already, and what the triggers missed while they were away.
-select storage_cleanup.compare('epoch');
-select storage_cleanup.remember_usage();
+select storage_cleanup.compare('epoch') from storage_cleanup.comparison where last_at is null;
+select storage_cleanup.compare_if_due();
 
 commit;

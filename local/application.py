@@ -99,7 +99,7 @@ class Application:
         status: str = "completed",
         content: bytes | None = None,
     ) -> Render:
-        """Render an output: a job, its file, and the URL under which the application shows it; for one user, or this."""
+        """Render an output: a job, its file, and the URL under which it is shown."""
         user = user or self.user
         name = name or f"{user}/scene_{int(datetime.now(UTC).timestamp() * 1000)}_{uuid4()}.png"
         content = content if content is not None else f"pixels of {name}".encode()
@@ -134,8 +134,8 @@ class Application:
     ) -> None:
         """Upload a file as a user, and make it look as old as it should be."""
         self._put(bucket, name, content)
-        with self._clock_maker() as superuser:
-            superuser.execute(
+        with self._superuser.transaction():
+            self._superuser.execute(
                 "update storage.objects set owner_id = %s where bucket_id = %s and name = %s",
                 (str(user or self.user), bucket, name),
             )

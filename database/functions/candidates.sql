@@ -66,7 +66,8 @@ as $$
           for update of candidate skip locked)
 $$;
 
--- What the triggers and the tables were like: whoever changes one of these may have changed what the triggers saw.
+-- What the triggers, the tables and the functions that read them were like: whoever changes one of these may have changed
+-- what was seen and noted.
 create or replace function storage_cleanup.fingerprint() returns text
 language sql stable security definer set search_path = ''
 as $$
@@ -78,6 +79,10 @@ as $$
           union all
           select format('column %s %s %s %s', attrelid, attname, atttypid, attisdropped) from pg_attribute
           where attrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and attnum > 0
+          union all
+          select format('function %s', md5(pg_get_functiondef(oid))) from pg_proc
+          where pronamespace = 'storage_cleanup'::regnamespace
+            and proname in ('object_key', 'percent_decoded', 'readings', 'read_part', 'hash', 'bare', 'job_ids_in', 'texts_in', 'said_by', 'meant_by')
           union all
           select format('child %s %s', inhrelid, inhparent) from pg_inherits
           where inhparent in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)

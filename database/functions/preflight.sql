@@ -18,6 +18,26 @@ as $$
         ('render_jobs', 'job_applied', 'job_applied', 1 + 4 + 8 + 16, 'R')) as wanted (of_table, name, function, type, enabled)
 $$;
 
+-- Those that are missing, off or altered, with the statements that make them. Those for each row fire where the others don't:
+-- for what replication or a restore applies.
+create or replace function storage_cleanup.missing_triggers() returns table (of_table text, name text, statement text)
+language sql stable security definer set search_path = ''
+as $$
+    select wanted.of_table, wanted.name, format(
+        'create or replace trigger %1$I after %2$s on %3$s %4$s for each %5$s execute function %6$s(); alter table %3$s enable %7$s trigger %1$I',
+        wanted.name, concat_ws(' or ', case when type & 4 > 0 then 'insert' end, case when type & 8 > 0 then 'delete' end,
+                               case when type & 16 > 0 then 'update' end, case when type & 32 > 0 then 'truncate' end),
+        wanted.of_table,
+        case when type in (4, 8, 16) then concat_ws(' ', 'referencing', case when type <> 4 then 'old table as old_rows' end,
+                                                    case when type <> 8 then 'new table as new_rows' end) end,
+        case when type & 1 > 0 then 'row' else 'statement' end, wanted.function, case wanted.enabled when 'R' then 'replica' end)
+    from storage_cleanup.triggers() as wanted
+    where not exists (
+        select from pg_trigger
+        where tgrelid = wanted.of_table::regclass and tgname = wanted.name and tgfoid = wanted.function::regproc
+          and tgtype = wanted.type and tgenabled = wanted.enabled and tgqual is null and tgattr::text = '')
+$$;
+
 -- Why nothing may be deleted: a code and a sentence a reason; no row when all is well.
 create or replace function storage_cleanup.distrust() returns table (code text, sentence text)
 language sql stable security definer set search_path = ''
@@ -31,11 +51,7 @@ as $$
     union all
     select 'guard', format('trigger %s on %s is missing, off or altered, and what it should see might be deleted: run database/install.sql',
                            wanted.name, wanted.of_table)
-    from storage_cleanup.triggers() as wanted
-    where not exists (
-        select from pg_trigger
-        where tgrelid = wanted.of_table::regclass and tgname = wanted.name and tgfoid = wanted.function::regproc
-          and tgtype = wanted.type and tgenabled = wanted.enabled and tgqual is null and tgattr::text = '')
+    from storage_cleanup.missing_triggers() as wanted
     union all
     select 'index', 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
     where not exists (select from pg_index

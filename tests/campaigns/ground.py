@@ -27,6 +27,7 @@ class Project(project.Project):
             "phases/temp-files": "false",
             "limits/max-saved-drop-percent": "100",
             "limits/max-failure-percent": "100",
+            "production/unsaved-grace-minutes": "0",
         }
         return super().parameters(**own | overrides)
 

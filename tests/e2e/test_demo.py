@@ -85,7 +85,7 @@ def test_without_the_guard_nothing_goes_and_it_ends_with_1(
     spoil: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def disarm(application: Application, played: Scenario) -> Scenario:
-        application._owner.execute("drop trigger storage_cleanup_guard on user_assets")
+        application._owner.execute("drop trigger storage_cleanup_asset_inserted on user_assets")
         return played
 
     spoil(disarm)

@@ -52,7 +52,8 @@ def configure(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     temp.mkdir()
 
     def put(**overrides: str) -> None:
-        servers.put_parameters(**{"temp__directories": str(temp), **overrides})
+        at_once = {"production__unsaved_grace_minutes": "0"}  # after an un-save, unless a test says otherwise
+        servers.put_parameters(**{"temp__directories": str(temp), **at_once, **overrides})
 
     return put
 

@@ -49,7 +49,7 @@ def cycle(
     own = projects.Project(project.storage.url, project.keys.service_role, project.database.url())
     reached = replace(own, key=key or own.key, database_url=database_url or own.database_url)
     return reached.cycle(
-        settings=own.settings(**overrides),
+        settings=own.settings(**{"production__unsaved_grace_minutes": "0", **overrides}),
         seconds=seconds,
         lock_timeout=lock_timeout,
         patience=patience,

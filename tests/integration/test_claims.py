@@ -247,9 +247,9 @@ def test_a_file_that_was_saved_past_the_guard_stays_when_its_claim_is_taken_over
     jobs = {"the claimed job": render.job_id, "a job that shares its file": application.add_job(output_url=link)}
     die_with_claims(servers)
     jobs["a job that came later"] = application.add_job(output_url=link)
-    servers.execute("alter table user_assets disable trigger storage_cleanup_guard")
+    servers.execute("alter table user_assets disable trigger storage_cleanup_asset_inserted")
     application.save(Render(jobs[saved], render.user_id, render.bucket, render.name, render.content))
-    servers.execute("alter table user_assets enable always trigger storage_cleanup_guard")
+    servers.execute("alter table user_assets enable trigger storage_cleanup_asset_inserted")
     assert cleanup()["phases"]["storage_files"]["planned"] == 0
     assert application.download(render) == render.content
     assert application.jobs() == set(jobs.values())
@@ -430,8 +430,9 @@ def test_an_override_counts_each_of_the_plans_rows_once(application: Application
 
 
 def test_an_override_leaves_the_rows_of_other_runs_to_the_next_ordinary_one(
-    application: Application, cleanup: Cleanup, servers: Servers
+    application: Application, cleanup: Cleanup, servers: Servers, configure: Configure
 ) -> None:
+    configure(dependents="delete")
     left = application.render_many(2)
     refer_to(servers, *left)
     cleanup()

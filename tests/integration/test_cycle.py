@@ -12,7 +12,7 @@ import pytest
 from local.application import TWO_HOURS, Application, Link
 from local.functions import Functions
 from tests.conftest import Servers
-from tests.integration.conftest import Cleanup
+from tests.integration.conftest import Cleanup, Configure
 from tests.integration.direct import refer_to
 
 
@@ -149,8 +149,9 @@ def test_a_soft_deleted_asset_still_counts_as_saved(
 
 
 def test_a_row_that_a_foreign_key_protects_stays_and_the_others_go(
-    application: Application, cleanup: Cleanup, servers: Servers
+    application: Application, cleanup: Cleanup, servers: Servers, configure: Configure
 ) -> None:
+    configure(dependents="delete")
     protected, free = application.render(), application.render()
     refer_to(servers, protected)
     answer = cleanup()
@@ -209,9 +210,10 @@ def test_a_temporary_file_that_was_copied_just_now_with_its_old_time_stays_until
 
 
 def test_a_job_that_is_rendered_again_keeps_its_row_and_its_new_file(
-    application: Application, cleanup: Cleanup, servers: Servers
+    application: Application, cleanup: Cleanup, servers: Servers, configure: Configure
 ) -> None:
     """Its old file has been removed, but the row couldn't go before the user rendered anew."""
+    configure(dependents="delete")
     render = application.render()
     refer_to(servers, render)
     cleanup()
@@ -235,9 +237,10 @@ def test_the_ledger_has_the_row_as_it_was(application: Application, cleanup: Cle
 
 
 def test_a_job_that_completes_again_after_its_claim_keeps_its_row(
-    application: Application, cleanup: Cleanup, servers: Servers
+    application: Application, cleanup: Cleanup, servers: Servers, configure: Configure
 ) -> None:
     """Under the same URL, and its new file is not there yet."""
+    configure(dependents="delete")
     render = application.render()
     refer_to(servers, render)
     cleanup()
@@ -327,9 +330,9 @@ def test_a_young_job_that_was_saved_for_a_moment_keeps_its_moment(
 def test_what_the_triggers_missed_is_as_old_as_its_discovery(
     application: Application, cleanup: Cleanup, servers: Servers
 ) -> None:
-    servers.execute("alter table render_jobs disable trigger storage_cleanup_track_render")
+    servers.execute("alter table render_jobs disable trigger storage_cleanup_job_inserted")
     job = application.add_job(output_url=None)
-    servers.execute("update storage_cleanup.reconciliation set last_at = now() - interval '2 days'")
+    servers.execute("alter table render_jobs enable trigger storage_cleanup_job_inserted")
     cleanup()
     cleanup()
     assert application.jobs() == {job}
@@ -343,9 +346,10 @@ def test_what_the_triggers_missed_is_as_old_as_its_discovery(
 
 @pytest.mark.parametrize("constraint", ["on delete set null", "on delete cascade", "on delete set null deferrable"])
 def test_what_references_a_row_is_changed_with_settings_of_the_server(
-    application: Application, cleanup: Cleanup, servers: Servers, constraint: str
+    application: Application, cleanup: Cleanup, servers: Servers, constraint: str, configure: Configure
 ) -> None:
     """The foreign key's statement is planned where the rows are deleted, and the plan is kept for the session."""
+    configure(dependents="delete")
     renders = application.render_many(3)
     servers.execute(f"create table notes (job uuid references render_jobs {constraint})")
     servers.execute("create table seen (enable_seqscan text, jit text)")

@@ -106,9 +106,9 @@ def test_a_role_without_rights_is_told_which_to_use(application: Application, se
     [
         (ROOT / "database" / "uninstall.sql").read_text(),
         "create or replace function storage_cleanup.schema_version() returns integer language sql return 0",
-        "drop trigger storage_cleanup_guard on user_assets",
-        "alter table user_assets disable trigger storage_cleanup_guard",
-        "alter table user_assets enable trigger storage_cleanup_guard",
+        "drop trigger storage_cleanup_asset_inserted on user_assets",
+        "alter table user_assets disable trigger storage_cleanup_asset_inserted",
+        "alter table user_assets enable trigger storage_cleanup_asset_applied",
         "drop index storage_cleanup_render_job_id",
     ],
     ids=["uninstalled", "older", "no guard", "guard disabled", "guard off for replication", "no index"],

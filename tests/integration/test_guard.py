@@ -306,11 +306,16 @@ def test_a_job_that_is_gone_cannot_be_saved(application: Application, sweeper: C
 @pytest.mark.parametrize(
     "sabotage",
     [
-        "drop trigger storage_cleanup_guard on user_assets",
-        "alter table user_assets disable trigger storage_cleanup_guard",
-        "alter table user_assets enable replica trigger storage_cleanup_guard",
-        "create or replace trigger storage_cleanup_guard before insert on user_assets for each row when (false) "
-        "execute function storage_cleanup.guard_save()",
+        "drop trigger storage_cleanup_asset_inserted on user_assets",
+        "drop trigger storage_cleanup_asset_truncated on user_assets",
+        "alter table user_assets disable trigger storage_cleanup_asset_updated",
+        "alter table user_assets enable replica trigger storage_cleanup_asset_deleted",
+        "alter table user_assets enable trigger storage_cleanup_asset_applied",
+        "alter table render_jobs disable trigger storage_cleanup_job_updated",
+        "drop trigger storage_cleanup_job_deleted on render_jobs",
+        "create or replace trigger storage_cleanup_job_inserted after insert on render_jobs "
+        "referencing new table as new_rows for each statement when (false) "
+        "execute function storage_cleanup.jobs_written()",
         "drop index storage_cleanup_render_job_id",
     ],
 )

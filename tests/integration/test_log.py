@@ -47,7 +47,7 @@ def test_the_log_of_a_failed_run_ends_in_an_error_and_never_says_completed(
     application: Application, cleanup: Cleanup, servers: Servers, caplog: pytest.LogCaptureFixture
 ) -> None:
     application.render_many(3)
-    servers.execute("alter table user_assets disable trigger storage_cleanup_guard")
+    servers.execute("alter table user_assets disable trigger storage_cleanup_asset_inserted")
     with caplog.at_level(logging.INFO, "storage_cleanup"):
         answer = cleanup()
     assert answer["status"] == "failed"

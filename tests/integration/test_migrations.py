@@ -9,7 +9,6 @@ import pytest
 from psycopg import errors as pg
 
 from local.application import Application
-from local.postgres import ROOT
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Health
 
@@ -73,31 +72,14 @@ def test_a_migration_is_possible_and_all_goes_on(
     assert [check for check in unanswered if "rule" not in check["sentence"]] == []
 
 
-@pytest.mark.parametrize("migration", ["rename storage_path to file_location", "drop storage_path"])
-def test_a_path_column_that_is_gone_stops_cycles_until_it_is_known(
-    application: Application, cleanup: Cleanup, servers: Servers, migration: str
-) -> None:
-    """What it protected must not look like an orphan under another name."""
-    render = application.render()
-    script = (ROOT / "database" / "install.sql").read_bytes()
-    servers.execute("alter table user_assets add storage_path text")
-    servers.execute(script)
-    servers.execute(f"alter table user_assets {migration}")
-    servers.execute("insert into user_assets (user_id, asset_type) values (gen_random_uuid(), 'x')")
-    answer = cleanup()
-    assert "column storage_path of public.user_assets" in answer["message"]
-    assert application.jobs() == {render.job_id}
-    servers.execute(script)
-    assert cleanup()["phases"]["storage_files"]["deleted"] == 1
-
-
-def test_a_guard_that_watches_single_columns_is_not_trusted(servers: Servers, application: Application) -> None:
+def test_a_trigger_that_watches_single_columns_is_not_trusted(servers: Servers, application: Application) -> None:
     servers.execute(
-        "create or replace trigger storage_cleanup_guard before insert or update of title on user_assets "
-        "for each row execute function storage_cleanup.guard_save()"
+        "create or replace trigger storage_cleanup_asset_applied "
+        "after insert or update of title or delete on user_assets for each row "
+        "execute function storage_cleanup.asset_applied()"
     )
-    servers.execute("alter table user_assets enable always trigger storage_cleanup_guard")
-    with pytest.raises(pg.ObjectNotInPrerequisiteState, match="missing, disabled or altered"):
+    servers.execute("alter table user_assets enable replica trigger storage_cleanup_asset_applied")
+    with pytest.raises(pg.ObjectNotInPrerequisiteState, match="missing, off or altered"):
         servers.execute("select storage_cleanup.assert_trust()")
 
 

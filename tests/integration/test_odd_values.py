@@ -111,7 +111,7 @@ def test_jobs_that_had_an_odd_date_before_the_installation_are_read(
     job = application.add_job(output_url=None)
     write(servers, "update render_jobs set created_at = '-infinity'")
     servers.execute("truncate storage_cleanup.candidate")
-    servers.execute("select storage_cleanup.reconcile('epoch')")
+    servers.execute("select storage_cleanup.compare('epoch')")
     assert cleanup()["status"] == "succeeded"
     assert job not in application.jobs()
 

@@ -122,7 +122,7 @@ def test_an_override_of_a_plan_that_failed_is_refused(
 
 def test_a_dry_run_that_failed_offers_no_plan(application: Application, cleanup: Cleanup, servers: Servers) -> None:
     application.render_many(3)
-    servers.execute("alter table user_assets disable trigger storage_cleanup_guard")
+    servers.execute("alter table user_assets disable trigger storage_cleanup_asset_inserted")
     answer = cleanup(dry_run=True)
     assert answer["status"] == "failed"
     assert "plan_id" not in answer

@@ -100,7 +100,8 @@ def distrust(sources: Sources) -> Found:
 def changed(sources: Sources) -> Found:
     """Return what has to be compared before a cycle goes on."""
     reasons = sources.ask(Observer.distrust)
-    return listed([reason.sentence for reason in reasons if reason.code == "changed"], Status.WARNING)
+    is_all = all(reason.code == "changed" for reason in reasons)  # what else there is says more
+    return listed([reason.sentence for reason in reasons if is_all], Status.WARNING)
 
 
 def last_cycle(sources: Sources) -> Found:

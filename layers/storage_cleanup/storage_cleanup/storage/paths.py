@@ -5,7 +5,7 @@ takes them too and must agree on every URL that is accepted here:
 
 1. strip white space at both ends
 2. cut at the first ``#``, and at the first ``?``; but in a signed URL at the last, where that begins the token: the
-   server doesn't encode a ``?`` in the name that it signs. A query that isn't Storage's is refused: it may be the name's
+   server doesn't encode a ``?`` in the name that it signs. What isn't Storage's may be the name's, and is refused
 3. strip scheme and authority (compared with this project's origin), then one leading slash
 4. strip ``storage/v1/``, where it is there
 5. strip the longest prefix in `SHAPES`
