@@ -47,7 +47,7 @@ def parts() -> list[Path]:
     return [*before, functions[0], ROOM / "indexes.sql", *functions[1:], *map(ROOM.joinpath, _LAST)]
 
 
-_LAST = ("triggers.sql", "worker.sql", "first_look.sql")
+_LAST = ("bucket.sql", "triggers.sql", "worker.sql", "first_look.sql")
 
 
 def bundle() -> str:

@@ -696,6 +696,17 @@ create or replace function storage_cleanup.buckets() returns table (id text, cre
 language sql stable security definer set search_path = ''
 as $$ select id, created_at from storage.buckets where created_at between 'epoch' and '9999-12-31' $$;     -- what a client can read
 
+-- The canaries that this database sees: this run's, and what runs that ended or died have left.
+create or replace function storage_cleanup.canaries(this_run uuid) returns setof text
+language sql stable security definer set search_path = ''
+as $$
+    select name from storage.objects
+    where bucket_id = 'storage-cleanup' and name ~ '^canary/[0-9a-f-]{36}$'
+      and not exists (select from storage_cleanup.run as other
+                      where other.id <> this_run and other.status = 'running' and name = 'canary/' || other.id)
+    order by name <> 'canary/' || this_run limit 100
+$$;
+
 -- The reference set, counted now: every asset that names a job. An index-only scan of storage_cleanup_saved.
 create or replace function storage_cleanup.count_saved() returns bigint
 language plpgsql stable security definer set search_path = ''
@@ -1561,6 +1572,14 @@ as $$
 $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- bucket.sql
+
+-- The bucket of the system's own, for the small object by which a run proves that Storage and database are one project.
+-- Private, and without a policy: nobody reaches it but the service role.
+
+insert into storage.buckets (id, name, public) values ('storage-cleanup', 'storage-cleanup', false) on conflict do nothing;
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- triggers.sql
 
 -- The triggers on the application's tables.
@@ -1600,7 +1619,7 @@ language sql stable
 as $$
     select oid::regprocedure from pg_proc
     where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
-        'schema_version', 'distrust', 'buckets', 'count_saved', 'plan', 'start_run', 'due', 'park', 'claim', 'adopt',
+        'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'start_run', 'due', 'park', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
         'reconcile_if_due', 'prune', 'judge_saved', 'finish_run', 'stored', 'orphans', 'completed', 'assets', 'integrity',
         'orphan_bytes', 'index_use', 'triggers_off', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])

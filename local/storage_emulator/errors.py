@@ -70,6 +70,11 @@ def body_too_large() -> StorageError:
     return StorageError(413, "Error", "Request body is too large", "InvalidRequest")
 
 
+def object_too_large() -> StorageError:
+    """Return the answer to an object above its bucket's limit."""
+    return StorageError(413, "Payload too large", "The object exceeded the maximum allowed size", "EntityTooLarge")
+
+
 def internal() -> StorageError:
     """Return the answer to whatever the server has no words for."""
     return StorageError(500, "Internal", "Internal Server Error", "InternalError")
