@@ -46,11 +46,12 @@ def _drain(ground: Ground, count: int, number: int, slowed_ms: int) -> float:
 
 def _assert_once(project: EmbeddedProject, count: int, credited: int) -> None:
     """Make sure that every object was removed exactly once, and that every row has gone."""
-    stats = project.storage.stats()
+    removals = project.storage.stats()["removals"]
     with project.connect() as superuser:
         row = superuser.execute("select count(*) from render_jobs").fetchone()
-    times = set(stats["removals"].values())
-    if (len(stats["removals"]), times, credited, row) != (count, {1}, count, (0,)):
+    removals = {name: times for name, times in removals.items() if name.startswith(f"{project.bucket}/")}
+    times = set(removals.values())
+    if (len(removals), times, credited, row) != (count, {1}, count, (0,)):
         raise RuntimeError(
-            f"{len(stats['removals'])} of {count} were removed, {times} times; {credited} credited; rows left: {row}"
+            f"{len(removals)} of {count} were removed, {times} times; {credited} credited; rows left: {row}"
         )

@@ -240,8 +240,11 @@ class Application:
         return {UUID(str(row[0])) for row in self._owner.execute("select id from render_jobs")}
 
     def files(self) -> set[tuple[str, str]]:
-        """Return bucket and name of all files."""
-        return {(row[0], row[1]) for row in self._storage_owner.execute("select bucket_id, name from storage.objects")}
+        """Return bucket and name of all of the application's files."""
+        rows = self._storage_owner.execute(
+            "select bucket_id, name from storage.objects where bucket_id <> 'storage-cleanup'"
+        )
+        return {(row[0], row[1]) for row in rows}
 
     def download(self, render: Render) -> bytes:
         """Return the bytes of a render's file, as Storage serves them."""

@@ -30,6 +30,7 @@ from psycopg.types.json import Jsonb
 from local.application import TWO_HOURS, age_jobs
 from local.postgres import ROOT, Database
 from storage_cleanup.model.vocabulary import Phase, Status
+from storage_cleanup.storage.paths import OWN_BUCKET
 from tests.campaigns.ground import Ground, Project, prepared_ground, quiet
 from tests.campaigns.report import Figures, missed
 
@@ -439,7 +440,7 @@ class Race:
 
     def _take_stock(self) -> None:
         removals = self.ground.storage.stats()["removals"]
-        self.account["files_removed"] = len(removals)
+        self.account["files_removed"] = sum(not name.startswith(f"{OWN_BUCKET}/") for name in removals)
         self.account["removed_twice"] = sum(removals.values()) - len(removals)
         with self.database.connect("supabase_admin") as connection:
             for query in (_LOST, _LEFT):
