@@ -1,7 +1,7 @@
 """Mutation testing of what decides alone: paths, breaker, events, settings.
 
 mutmut changes the code in small ways, and a change that no unit test notices is printed. It takes the name of a module
-from its path below ``src``, so it works on a copy in ``build/mutants``. ``docs/mutants.md`` says which may survive.
+from its path below ``src``, so it works on a copy in ``build/mutants``.
 """
 
 import shutil

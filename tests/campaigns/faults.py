@@ -25,7 +25,7 @@ import psycopg
 from local.application import Application, Render
 from local.keys import Keys
 from local.postgres import Database as LocalDatabase
-from local.storage_emulator import StorageServer
+from local.storage import StorageServer
 from local.storage_emulator.faults import Fault
 from storage_cleanup.errors import DatabaseError
 from storage_cleanup.limits import LOCK_TIMEOUT, PAGE_SIZE, HttpPatience
@@ -33,7 +33,7 @@ from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Phase
 from storage_cleanup.postgres.connection import Transactions
 from storage_cleanup.storage.paths import OWN_BUCKET
-from tests.campaigns.ground import Ground, prepared_ground
+from tests.campaigns.ground import Ground
 from tests.campaigns.report import Figures, missed
 from tests.integration.direct import cycle
 
@@ -114,8 +114,8 @@ class Scene:
             rows = connection.execute("select metadata ->> 'render_job_id' from user_assets").fetchall()
         assets = {UUID(row[0]) for row in rows}
         gone = sum((render.bucket, render.name) not in files for render in self.orphans.values())
-        removals = self.storage.stats()["removals"]
-        removed = sum(times for name, times in removals.items() if not name.startswith(f"{OWN_BUCKET}/"))
+        removals = self.storage.stats()["removals"].items()
+        times_removed = [times for name, times in removals if not name.startswith(f"{OWN_BUCKET}/")]
         return Counter(
             lost_saved=sum(
                 job not in jobs or job not in assets or (render.bucket, render.name) not in files
@@ -124,8 +124,8 @@ class Scene:
             files_without_row=sum(
                 job not in jobs and (render.bucket, render.name) in files for job, render in self.orphans.items()
             ),
-            removed_twice=sum(times > 1 for times in removals.values()),
-            overclaimed=max(0, self.deleted - removed)
+            removed_twice=sum(times > 1 for times in times_removed),
+            overclaimed=max(0, self.deleted - sum(times_removed))
             + max(0, self.deleted + self.already_missing - gone)
             + (abs(self.deleted + self.already_missing - gone) if exact else 0),
         )
@@ -428,7 +428,7 @@ class Faults:
     def run(self, seed: int, short: bool) -> Figures:
         """Play every fault at every probability; in the short form, each fault once."""
         tally, chooser = Tally(), random.Random(seed)
-        with silence(), prepared_ground("faults") as ground:
+        with silence(), Ground.prepared("faults") as ground:
             for index, (name, injection) in enumerate({**STORAGE, **DATABASE}.items()):
                 if short and index % 4 != seed % 4:
                     continue

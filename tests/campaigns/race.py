@@ -31,7 +31,7 @@ from local.application import TWO_HOURS, age_jobs
 from local.postgres import ROOT, Database
 from storage_cleanup.model.vocabulary import Phase, Status
 from storage_cleanup.storage.paths import OWN_BUCKET
-from tests.campaigns.ground import Ground, Project, prepared_ground, quiet
+from tests.campaigns.ground import Ground, Project, quiet
 from tests.campaigns.report import Figures, missed
 
 INSTALL = (ROOT / "database" / "install.sql").read_text()
@@ -64,7 +64,7 @@ class Saver:
 
     def __init__(self, project: Project, seed: str) -> None:
         self._random = random.Random(seed)
-        self._origin = project.storage_url
+        self._origin = project.origin
         self._me = UUID(int=self._random.getrandbits(128), version=4)
         self.account: Counter[str] = Counter()
         self._backend = psycopg.connect(project.database_url, autocommit=True)
@@ -439,9 +439,10 @@ class Race:
                 pass
 
     def _take_stock(self) -> None:
-        removals = self.ground.storage.stats()["removals"]
-        self.account["files_removed"] = sum(not name.startswith(f"{OWN_BUCKET}/") for name in removals)
-        self.account["removed_twice"] = sum(removals.values()) - len(removals)
+        removals = self.ground.storage.stats()["removals"].items()
+        times_removed = [times for name, times in removals if not name.startswith(f"{OWN_BUCKET}/")]
+        self.account["files_removed"] = len(times_removed)
+        self.account["removed_twice"] = sum(times_removed) - len(times_removed)
         with self.database.connect("supabase_admin") as connection:
             for query in (_LOST, _LEFT):
                 cursor = connection.execute(query)
@@ -491,7 +492,7 @@ class RaceCampaign:
 
     def run(self, seed: int, short: bool) -> Figures:
         saves, control_saves = (3_000, 1_500) if short else (100_000, 15_000)
-        with prepared_ground("race") as ground, quiet():
+        with Ground.prepared("race") as ground, quiet():
             account = Race(ground, ground.create("race"), seed, saves).run()
             unguarded = Race(ground, _altered(ground, "unguarded", without_guard), seed, control_saves).run()
             unchecked = Race(ground, _altered(ground, "unchecked", without_recheck), seed, control_saves).run()

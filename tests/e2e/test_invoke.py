@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from local.application import Application
-from local.invoke import PREFIX, PROJECT, parameters_in
+from local.invoke import PREFIX, parameters_in
+from local.project import VARIABLES
 from tests.conftest import Servers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +21,7 @@ Invoke = Callable[..., subprocess.CompletedProcess[str]]
 
 def invoke(event: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
     # A real project that somebody has in the environment must not be what is cleaned here.
-    own = {name: value for name, value in os.environ.items() if name not in PROJECT and not name.startswith(PREFIX)}
+    own = {name: value for name, value in os.environ.items() if name not in VARIABLES and not name.startswith(PREFIX)}
     return subprocess.run(
         [sys.executable, "-m", "local.invoke", str(event)],
         cwd=ROOT,
