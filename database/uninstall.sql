@@ -1,4 +1,4 @@
--- Takes back everything that install.sql made, and leaves the application's tables as they were.
+-- Takes back everything that install.sql made but an empty bucket, and leaves the application's tables as they were.
 -- Run it as the role that ran install.sql, after the schedule has been switched off. Ledger and history go with it.
 -- With psql: psql -v ON_ERROR_STOP=1 "$ADMIN_DATABASE_URL" -f database/uninstall.sql, so that an error is the last line.
 
