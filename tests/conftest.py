@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,12 @@ _BUCKET_ROWS = [(bucket, bucket, public) for bucket, public in BUCKETS.items()]
 
 class Servers(stack.Servers):
     """What an integration test runs against."""
+
+    def execute(self, statement: str | bytes, *values: object, role: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run one statement in the database, and return the rows that it has."""
+        with self.database.connect(role) as connection:
+            done = connection.execute(statement.encode() if isinstance(statement, str) else statement, values or None)
+            return done.fetchall() if done.description else []
 
 
 @pytest.fixture(scope="session")

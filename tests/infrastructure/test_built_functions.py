@@ -17,6 +17,7 @@ from local.functions import RULE, function_environment
 from local.postgres import ROOT
 from local.runtime_emulator import FunctionError, RuntimeEmulator, find_emulator, find_python, install_runtime
 from local.stack import PARAMETER_PATH
+from storage_cleanup.events.restore import refusal
 from tests.conftest import Servers
 
 SAM = ROOT / ".venv-sam/bin/sam"
@@ -176,4 +177,4 @@ def test_the_built_health_answers_and_draws_a_report(built: Built, servers: Serv
 def test_what_is_not_built_says_so(built: Built, tmp_path: Path) -> None:
     function = built.directory / "RestoreFunction"
     with RuntimeEmulator(function, built.layers, built.python, {}, log=tmp_path / "log") as emulator:
-        assert emulator.invoke({})["status"] == "not_built"
+        assert emulator.invoke({}) == {"status": "not_built", "message": refusal({})}

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
+from uuid import UUID
 
 from local import project as projects
+from local.application import Render
 from local.keys import Keys
 from local.postgres import Database
 from local.storage import StorageServer
@@ -16,6 +18,8 @@ from storage_cleanup.storage.object_store import Backoff
 
 IMPATIENT = Backoff(first_seconds=0.002, longest_seconds=0.01)
 """What takes seconds elsewhere takes a moment."""
+DEAD = UUID(int=1)
+"""The run that has died."""
 
 
 class Project(Protocol):
@@ -66,7 +70,35 @@ def ledger(project: Project) -> list[tuple[str, int, str | None]]:
         ]
 
 
-def let_time_pass(project: Project, age: timedelta) -> None:
-    """Make the ledger's attempts look as if they had been so long ago."""
+def let_time_pass(project: Project) -> None:
+    """Make runs, claims and attempts look so old that no request can be under way any more."""
+    age = timedelta(minutes=17)
     with project.database.connect() as connection:
-        connection.execute("update storage_cleanup.deletion set attempted_at = attempted_at - %s", (age,))
+        connection.execute("update storage_cleanup.run set started_at = started_at - %s", (age,))
+        connection.execute(
+            "update storage_cleanup.deletion "
+            "set claimed_at = claimed_at - %(age)s, attempted_at = attempted_at - %(age)s",
+            {"age": age},
+        )
+
+
+def die_with_claims(project: Project) -> None:
+    """Claim every job for a run that dies before anybody hears of it again."""
+    with project.database.connect() as connection:
+        connection.execute(
+            "insert into storage_cleanup.run (id, trigger, dry_run, options, scope, backend_pid) "
+            "values (%s, 'manual', false, '{}', '{}', 0)",
+            (DEAD,),
+        )
+        connection.execute(
+            "select storage_cleanup.claim(%s, array_agg(id), array_agg(storage_cleanup.object_key(output_url)), "
+            "interval '1 hour', false, null) from render_jobs",
+            (DEAD,),
+        )
+
+
+def refer_to(project: Project, *renders: Render) -> None:
+    """Let a table of the application's, ``favourites``, reference jobs, so that their rows can't be deleted."""
+    with project.database.connect() as connection:
+        connection.execute("create table favourites (job uuid references render_jobs)")
+        connection.execute("insert into favourites select unnest(%s::uuid[])", ([render.job_id for render in renders],))

@@ -4,11 +4,8 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -17,33 +14,16 @@ import pytest
 from local.application import TWO_HOURS, Application, Render, age_jobs
 from local.postgres import Postgres
 from local.storage_emulator.faults import Fault
-from storage_cleanup.limits import HttpPatience
-from storage_cleanup.storage.object_store import ObjectStore
 from storage_cleanup.storage.paths import OWN_BUCKET
 from tests.conftest import Servers
-from tests.integration.conftest import Cleanup
-from tests.integration.direct import IMPATIENT, cycle, ledger
+from tests.integration.conftest import Cleanup, Configure, nothing_happened
+from tests.integration.direct import cycle, ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEDULED = json.loads((ROOT / "events" / "scheduled.json").read_text())
 DIFFERENT = "supabase/url and database/url belong to different projects"
 COUNT = 30
-
-Configure = Callable[..., None]
-
-
-@pytest.fixture(autouse=True)
-def impatience(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything that takes seconds elsewhere takes a moment here."""
-    patience = HttpPatience(connect_seconds=2, read_seconds=0.5, total_seconds=30)
-    monkeypatch.setattr(app, "ObjectStore", partial(ObjectStore, backoff=IMPATIENT, patience=patience))
-
-
-def nothing_happened(answer: dict[str, Any], application: Application, servers: Servers, *, files: int) -> None:
-    assert answer["status"] == "failed"
-    assert sum(phase["planned"] for phase in answer["phases"].values()) == 0
-    assert len(application.files()) == len(application.jobs()) == files
-    assert (ledger(servers), canaries(servers)) == ([], [])
+pytestmark = pytest.mark.usefixtures("impatience")
 
 
 def canaries(servers: Servers) -> list[str]:
@@ -192,7 +172,8 @@ def test_a_refused_upload_deletes_nothing_and_says_what_to_do(
     application.render_many(3)
     refuse(servers)
     answer = cleanup()
-    nothing_happened(answer, application, servers, files=3)
+    nothing_happened(answer, application, files=3)
+    assert (ledger(servers), canaries(servers)) == ([], [])
     for word in (REFUSALS[refuse], "quota", "permit the service role", "database/install.sql", "override"):
         assert word in answer["message"]
 
@@ -223,7 +204,8 @@ def test_an_upload_without_an_answer_to_it_deletes_nothing(
     """It wasn't refused, so not even a plan may go on without it."""
     application.render_many(3)
     servers.storage.inject({fault: 1}, operations=["upload"], hang_seconds=1)
-    nothing_happened(cleanup(dry_run=dry_run), application, servers, files=3)
+    nothing_happened(cleanup(dry_run=dry_run), application, files=3)
+    assert (ledger(servers), canaries(servers)) == ([], [])
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT, Fault.TIMEOUT_AFTER])
