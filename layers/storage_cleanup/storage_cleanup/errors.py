@@ -59,8 +59,8 @@ class UnsafeError(StorageCleanupError):
     sentence
         Which one, and what to do about it.
     code
-        The same as a word: ``key``, ``project``, ``bucket``, ``schema``, ``role``, ``replica``, ``breaker``, or what
-        ``storage_cleanup.distrust()`` calls it (with commas, where there are several).
+        The same as a word: ``key``, ``project``, ``bucket``, ``schema``, ``role``, ``replica``, ``breaker``,
+        ``first_run``, or what ``storage_cleanup.distrust()`` calls it (with commas, where there are several).
     """
 
     def __init__(self, sentence: str, *, code: str) -> None:

@@ -1,15 +1,18 @@
 """What must hold before anything is deleted: key, project, plan, and a set of saved assets that can be trusted."""
 
 import logging
+import time
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker, judge_reference_set
+from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker, judge_first_run, judge_reference_set
 from storage_cleanup.cleanup.options import RunOptions
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import RequestError, UnsafeError
+from storage_cleanup.limits import REFERENCE_SECONDS
 from storage_cleanup.model.vocabulary import Trigger
 from storage_cleanup.postgres.ledger import Bucket, Database, Plan
 from storage_cleanup.storage.object_store import ObjectStore
@@ -24,7 +27,7 @@ def scope_of(settings: Settings) -> dict[str, Any]:
 
 
 class Preflight:
-    """The checks of one run. Each is made once, as late as it can be: an idle run has nothing to prove.
+    """The checks of one run. Each is made as late as it can be: an idle run has nothing to prove.
 
     Parameters
     ----------
@@ -56,12 +59,13 @@ class Preflight:
         self._store = store
         self._breaker = breaker
         self._is_proved = False
-        self._is_judged = False
+        self._counted_at: float | None = None
 
     @property
     def found_good(self) -> bool:
-        """Whether the reference set was counted and accepted, so that the next run may be judged by it."""
-        return self._is_judged and self._breaker.reason is None
+        """Whether the reference set was counted and accepted, so that the next runs may be judged by it."""
+        is_counted = self._counted_at is not None or self._options.plan is not None  # an override is, when it begins
+        return is_counted and self._breaker.reason is None
 
     def assert_may_begin(self) -> None:
         """Make sure that the database can be trusted, and that an override names a plan that may be carried out.
@@ -81,10 +85,11 @@ class Preflight:
             assert_plan(self._database.plan(self._options.plan), self._options.as_dict(), scope_of(self._settings))
 
     def assert_may_delete(self) -> None:
-        """Make sure of key and project, and judge the set of saved assets; called whenever there is work."""
+        """Make sure of key and project, and judge the set of saved assets; called before each claim."""
         self._assert_same_project()
-        self._judge_reference_set()
         self._breaker.assert_closed()
+        if self._counted_at is None or time.monotonic() - self._counted_at > REFERENCE_SECONDS:
+            self._judge_reference_set()
 
     def _assert_same_project(self) -> None:
         if not self._is_proved:
@@ -92,15 +97,21 @@ class Preflight:
             self._is_proved = True
 
     def _judge_reference_set(self) -> None:
-        if self._is_judged:
-            return
+        """Count, and open the breaker when too much is gone; a dry run only says that a real one would stop."""
+        self._counted_at, now = None, time.monotonic()
         counted = self._database.judge_saved(self._run)
-        self._is_judged = True
-        reason = judge_reference_set(counted.saved, counted.before, self._settings.max_saved_drop_percent)
-        if reason and (self._options.dry_run or self._options.plan):
-            _log.warning("The circuit breaker would be open: %s", reason, extra={"override": self._options.override})
+        fallen = judge_reference_set(counted.saved, counted.before, self._settings.max_saved_drop_percent)
+        is_first = counted.before is None and not counted.saved
+        blind = judge_first_run(**asdict(self._database.first_look())) if is_first else None
+        if self._options.dry_run:
+            if reason := fallen or blind:
+                _log.warning("Only an override could delete anything: %s", reason)
+        elif blind:
+            raise UnsafeError(blind, code="first_run")
         else:
-            self._breaker.reference_reason = reason
+            self._breaker.reference_reason = fallen
+            self._breaker.assert_closed()
+        self._counted_at = now
 
 
 def assert_same_project(
