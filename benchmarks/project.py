@@ -170,7 +170,9 @@ class Ground:
         files = self.directory / "bytes" / name
         self._storage.use(database.url("supabase_storage_admin"), files)
         try:
-            yield EmbeddedProject(database, self._storage, files)
+            project = EmbeddedProject(database, self._storage, files)
+            project.seed(0, saved=1)  # a first run that sees no save would refuse
+            yield project
         finally:
             self._storage.release()
             self.postgres.drop_database(name)

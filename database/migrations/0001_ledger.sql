@@ -27,6 +27,7 @@ create table if not exists storage_cleanup.run (
     summary        jsonb
 );
 create index if not exists run_by_start on storage_cleanup.run (started_at desc);
+create index if not exists run_found_good on storage_cleanup.run (started_at desc) where not dry_run and saved_assets is not null;
 create index if not exists run_unfinished on storage_cleanup.run (id) where status = 'running';
 
 -- The ledger: one row a job that was ever claimed. No foreign keys: the job is about to go, and rows are written in bulk.
