@@ -14,8 +14,7 @@ INSTALL = Path(__file__).resolve().parents[2] / "database" / "install.sql"
 
 
 @pytest.fixture
-def with_path_column(servers: Servers, application: Application) -> Servers:
-    application.had_a_run()  # none of these assets names a job
+def with_path_column(servers: Servers, earlier_run: None) -> Servers:
     with servers.database.connect() as owner:
         owner.execute("alter table user_assets add column file_path text")
         owner.execute(INSTALL.read_bytes())

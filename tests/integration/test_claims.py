@@ -21,6 +21,8 @@ from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
 from tests.integration.direct import IMPATIENT, ledger
 
+pytestmark = pytest.mark.usefixtures("earlier_run")
+
 Configure = Callable[..., None]
 A_WHILE = timedelta(minutes=17)
 DEAD = UUID(int=1)

@@ -28,6 +28,8 @@ from tests.integration.bad_wire import BadWire, Trouble
 from tests.integration.conftest import Cleanup
 from tests.integration.direct import ledger
 
+pytestmark = pytest.mark.usefixtures("earlier_run")
+
 REMOVAL = b"DELETE /storage/v1/object/"
 LIMITS = {"statement_timeout": timedelta(seconds=30), "lock_timeout": timedelta(seconds=5)}
 

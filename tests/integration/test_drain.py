@@ -15,6 +15,8 @@ from local.stack import PARAMETER_PATH
 from storage_cleanup.scheduling.drain import deal
 from tests.conftest import Servers
 
+pytestmark = pytest.mark.usefixtures("earlier_run")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # What a worker of functions/backlog_drain.asl.json does.

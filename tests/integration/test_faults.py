@@ -37,6 +37,8 @@ from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
 from tests.integration.direct import IMPATIENT, cycle, ledger, let_time_pass
 
+pytestmark = pytest.mark.usefixtures("earlier_run")
+
 ROOT = Path(__file__).resolve().parents[2]
 A_WHILE = timedelta(minutes=16)
 SCHEDULED = json.loads((ROOT / "events" / "scheduled.json").read_text())
