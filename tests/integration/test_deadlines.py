@@ -28,8 +28,6 @@ from tests.integration.bad_wire import BadWire, Trouble
 from tests.integration.conftest import Cleanup
 from tests.integration.direct import ledger
 
-pytestmark = pytest.mark.usefixtures("earlier_run")
-
 REMOVAL = b"DELETE /storage/v1/object/"
 LIMITS = {"statement_timeout": timedelta(seconds=30), "lock_timeout": timedelta(seconds=5)}
 
@@ -211,7 +209,7 @@ def test_no_part_of_an_answer_may_drip_for_longer_than_the_whole_may_take(
     assert raised.value.code == "timeout"
 
 
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("small_batches", "earlier_run")
 def test_the_kill_switch_frees_what_is_unsent_while_requests_hang(
     people: Application,
     servers: Servers,

@@ -15,8 +15,6 @@ from local.stack import PARAMETER_PATH
 from storage_cleanup.scheduling.drain import deal
 from tests.conftest import Servers
 
-pytestmark = pytest.mark.usefixtures("earlier_run")
-
 ROOT = Path(__file__).resolve().parents[2]
 
 # What a worker of functions/backlog_drain.asl.json does.
@@ -73,6 +71,7 @@ def test_workers_remove_each_file_once_and_leave_what_is_saved(
     assert set(servers.storage.stats()["removals"].values()) == {1}
 
 
+@pytest.mark.usefixtures("earlier_run")
 def test_workers_together_keep_to_the_budget(application: Application, drain: Drain) -> None:
     application.render_many(1000)
     done = drain(600, 3, 100)
