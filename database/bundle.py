@@ -11,7 +11,7 @@ _HEAD = """\
 -- Run the whole file as `postgres`, in Supabase's SQL editor or with psql. Running it again changes nothing.
 -- With psql: psql -v ON_ERROR_STOP=1 "$ADMIN_DATABASE_URL" -f database/install.sql, so that an error is the last line.
 -- It needs public.render_jobs, public.user_assets and Supabase's storage schema; uninstall.sql takes it all back.
--- Building the three indexes blocks writes to their table meanwhile: choose a quiet minute.
+-- Building the indexes blocks writes to their tables meanwhile: choose a quiet minute.
 --
 -- Made by `make database/install.sql` from the files beside it. Change those.
 
