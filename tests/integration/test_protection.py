@@ -13,6 +13,7 @@ from local.application import TWO_HOURS, Application, Link, Render
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
 
+pytestmark = pytest.mark.usefixtures("earlier_run")
 Connection = psycopg.Connection[Any]
 Configure = Callable[..., None]
 
