@@ -167,6 +167,7 @@ def _orphans(application: Application, latecomer: Render) -> Iterator[Case]:
     yield _case("unsaved, names with space, + and ?", Fate.GOES, nobody, odd)
     regretted = application.render()
     application.unsave(application.save(regretted))
+    application.age_jobs([regretted.job_id], timedelta(days=2))  # so long ago that nobody takes it back
     yield _case("saved, asset deleted since", Fate.GOES, "nobody has it saved now", [regretted])
 
 

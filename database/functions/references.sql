@@ -58,6 +58,8 @@ end $$;
 create or replace function storage_cleanup.let_go(jobs uuid[], objects bigint[]) returns void
 language sql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+    -- Waits for a claim that still saw the job saved, and is about to forget it; and holds off the next one.
+    select storage_cleanup.hold(jobs, objects);
     insert into storage_cleanup.candidate (job_id, since, completed_at, has_file, unsaved_at)
     select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url),
            clock_timestamp()
@@ -67,7 +69,6 @@ as $$
         cross join lateral (select array(select job_id from storage_cleanup.holder where object = gone limit 1001) as jobs) as holding
         cross join lateral unnest(holding.jobs) as job_id
         where cardinality(holding.jobs) <= 1000))       -- what more jobs share is never removed
-    -- Waits for a claim that still saw the job saved, and is about to forget it.
     on conflict (job_id) do update set unsaved_at = excluded.unsaved_at
 $$;
 

@@ -194,6 +194,7 @@ class _OneByOne:
 
 # -- the scene ---------------------------------------------------------------------------------------------------------
 
+USER = UUID(int=1)
 LATE = "late"
 """The orphan that somebody tries to save right after the kill."""
 
@@ -238,7 +239,7 @@ def set_the_scene(database: Database, origin: str) -> None:
         scene.claim("left-confirmed", "file_deleted")
         scene.add_job("left-fileless", None)
         scene.claim("left-fileless", "file_deleted")
-        connection.execute("update storage_cleanup.reconciliation set last_at = now() - interval '2 days'")
+        connection.execute("update storage_cleanup.comparison set last_at = now() - interval '2 days'")
 
 
 @dataclass(frozen=True)
@@ -252,16 +253,16 @@ class _Scene:
         file = file or f"{name}.bin"
         if not missing:
             self.connection.execute(
-                "insert into storage.objects (bucket_id, name, metadata, created_at, updated_at) "
-                "values (%s, %s, '{\"size\": 10}', now() - %s::interval, now() - %s::interval) on conflict do nothing",
-                (bucket, file, age, age),
+                "insert into storage.objects (bucket_id, name, owner_id, metadata, created_at, updated_at) values "
+                "(%s, %s, %s, '{\"size\": 10}', now() - %s::interval, now() - %s::interval) on conflict do nothing",
+                (bucket, file, str(USER), age, age),
             )
         self.add_job(name, f"{self.origin}/storage/v1/object/public/{bucket}/{file}")
 
     def add_job(self, name: str, url: str | None) -> None:
         self.connection.execute(
-            "insert into render_jobs (id, user_id, status, output_url) values (%s, gen_random_uuid(), 'completed', %s)",
-            (job_id(name), url),
+            "insert into render_jobs (id, user_id, status, output_url) values (%s, %s, 'completed', %s)",
+            (job_id(name), USER, url),
         )
         age_jobs(self.connection, [job_id(name)], TWO_HOURS)
 
@@ -279,8 +280,9 @@ class _Scene:
     def claim(self, name: str, state: str) -> None:
         """Claim as the crashed run did."""
         self.connection.execute(
-            "insert into storage_cleanup.deletion (job_id, run_id, state, bucket_id, object_name, job) "
-            "select id, %s, %s, split_part(key, '/', 1), substr(key, position('/' in key) + 1), to_jsonb(job) "
+            "insert into storage_cleanup.deletion (job_id, run_id, state, bucket_id, object_name, object, bare, job) "
+            "select id, %s, %s, split_part(key, '/', 1), substr(key, position('/' in key) + 1), "
+            "       storage_cleanup.hash(key), storage_cleanup.hash(storage_cleanup.bare(key)), to_jsonb(job) "
             "from render_jobs as job, nullif(storage_cleanup.object_key(output_url), '') as key where id = %s",
             (job_id("crashed run"), state, job_id(name)),
         )

@@ -3,8 +3,8 @@
 Savers render outputs that are old enough to go, and save most of them in every way that an application might, while
 sweepers run one cycle after the other over the same tables. A save either is refused or lasts; nothing in between.
 
-The campaign is its own control: it must find losses on a database without the guard, and on one whose claims look who
-saved before they lock instead of after it.
+The campaign is its own control: it must find losses where saves don't look for claims, where they take no locks, and
+where claims look who needs a file before they lock instead of after it.
 """
 
 import json
@@ -52,8 +52,8 @@ class Job:
 class Saver:
     """A user who renders and saves, and the backend that does it for them; both on connections of their own.
 
-    What a save promises is written into the asset itself, under ``job`` and ``file``: so the account at the end needs
-    nothing of the product to know what must be there.
+    What a save promises is written into the asset itself, job and file, backwards: so the account at the end needs
+    nothing of the product to know what must be there, and the product can't read it.
 
     Attributes
     ----------
@@ -160,8 +160,8 @@ class Saver:
         with self._saving() as attempt:
             saved = self._backend.execute(
                 "insert into user_assets (user_id, asset_type, metadata) "
-                "select user_id, 'generated_saved', "
-                "       jsonb_build_object('render_job_id', id, 'job', id, 'file', prompt ->> 'file') "
+                "select user_id, 'generated_saved', jsonb_build_object('render_job_id', id, "
+                "       'promise', reverse(id || ' ' || coalesce(prompt ->> 'file', ''))) "
                 "from render_jobs where id = any(%s)",
                 ([job.id for job in jobs],),
             )
@@ -322,7 +322,8 @@ class _Attempt:
 
 
 def _metadata(job: Job, spelling: Any = None) -> Jsonb:
-    return Jsonb({"render_job_id": spelling or str(job.id), "job": str(job.id), "file": job.file})
+    promise = f"{job.id} {job.file or ''}"
+    return Jsonb({"render_job_id": spelling or str(job.id), "promise": promise[::-1]})
 
 
 # -- sweepers ----------------------------------------------------------------------------------------------------------
@@ -370,16 +371,18 @@ _LOST = """
            count(*) filter (where asset.file is not null and stored.id is null) as lost_files,
            count(*) filter (where job.id is null or asset.file is not null and stored.id is null) as lost_saved,
            count(*) as saved_at_the_end
-    from (select (metadata ->> 'job')::uuid as job_id, metadata ->> 'file' as file
-          from public.user_assets where metadata ? 'job') as asset
+    from (select split_part(reverse(metadata ->> 'promise'), ' ', 1)::uuid as job_id,
+                 nullif(substr(reverse(metadata ->> 'promise'), 38), '') as file
+          from public.user_assets where metadata ? 'promise') as asset
     left join public.render_jobs as job on job.id = asset.job_id
     left join storage.objects as stored on stored.bucket_id || '/' || stored.name = asset.file
 """
 
 # What nobody saved and nothing saved shares must have gone; what has gone must be in the ledger.
 _LEFT = """
-    with saved as (select distinct (metadata ->> 'job')::uuid as id, metadata ->> 'file' as file
-                   from public.user_assets where metadata ? 'job')
+    with saved as (select distinct split_part(reverse(metadata ->> 'promise'), ' ', 1)::uuid as id,
+                                   nullif(substr(reverse(metadata ->> 'promise'), 38), '') as file
+                   from public.user_assets where metadata ? 'promise')
     select (select count(*) from public.render_jobs as job
             where not exists (select from saved where saved.id = job.id)
               and not exists (select from saved where saved.file = job.prompt ->> 'file')) as leaked,
@@ -469,24 +472,42 @@ class Race:
 # -- the campaign ------------------------------------------------------------------------------------------------------
 
 
-def without_guard(install: str) -> str:
-    """Return install.sql with a guard that lets everything pass, behind a trigger that looks as it should."""
-    head = "    taken   uuid;\nbegin\n"
-    return _replaced(install, head, f"{head}    return new;\n")
+def without_refusal(install: str) -> str:
+    """Return install.sql with saves that never look for a claim."""
+    return _replaced(
+        install, "    if taken is not null then\n        raise exception", "    if false then\n        raise exception"
+    )
 
 
-def without_recheck(install: str) -> str:
-    """Return install.sql with claims that look who saved before they lock: half of the mechanism."""
-    look = "    saved := array(select storage_cleanup.saved_among(locked));\n    on_assets :="
-    install = _replaced(install, look, "    on_assets :=")
-    first = "    -- First the locks …\n"
+def without_holds(install: str) -> str:
+    """Return install.sql with saves that take no locks: they look for a claim, and that is all."""
+    hold = "    perform from storage_cleanup.lock where slot = any (wanted) order by slot for key share;\n"
+    return _replaced(install, hold, "    perform 1;\n")
+
+
+def without_second_look(install: str) -> str:
+    """Return install.sql with claims that look who needs a file before they lock: half of the mechanism."""
+    look = "    -- … and only then, in statements of their own, a look at who needs them.\n    return query\n"
+    decide = (
+        "        select * from storage_cleanup.decide(jobs, keys, foreign_urls, max_age, grace, owners_only, "
+        "keep_dependents, plan, free, free_keys)\n"
+    )
+    first = "    if not dry_run then\n        -- First the objects' locks …\n"
+    install = _replaced(install, look, "    return query\n")
+    install = _replaced(
+        install, decide, "        select * from early where early.job_id = any (free) or outcome <> 'claimed'\n"
+    )
     return _replaced(
         install,
         first,
-        "    saved := array(select storage_cleanup.saved_among(array(\n"
-        "        select id from public.render_jobs where storage_cleanup.object_key(output_url) = any (keys))));\n"
-        + first,
+        "    create temporary table if not exists early (job_id uuid, outcome text, bucket_id text, object_name text, "
+        "bytes bigint, output_url text, completed_at timestamptz);\n    delete from early;\n"
+        "    insert into early select * from storage_cleanup.decide(jobs, keys, foreign_urls, max_age, grace, "
+        "owners_only, keep_dependents, plan, null, null);\n" + first,
     )
+
+
+CONTROLS = (without_refusal, without_holds, without_second_look)
 
 
 def _replaced(text: str, old: str, new: str) -> str:
@@ -503,12 +524,15 @@ class RaceCampaign:
         saves, control_saves = (3_000, 1_500) if short else (100_000, 15_000)
         with Ground.prepared("race") as ground, quiet():
             account = Race(ground, ground.create("race"), seed, saves).run()
-            unguarded = Race(ground, _altered(ground, "unguarded", without_guard), seed, control_saves).run()
-            unchecked = Race(ground, _altered(ground, "unchecked", without_recheck), seed, control_saves).run()
+            lost = {
+                f"control_{control.__name__}_lost": Race(
+                    ground, _altered(ground, control.__name__, control), seed, control_saves
+                ).run()["lost_saved"]
+                for control in CONTROLS
+            }
         return {
             **{name: account[name] for name in _FIGURES},
-            "control_without_guard_lost": unguarded["lost_saved"],
-            "control_without_recheck_lost": unchecked["lost_saved"],
+            **lost,
             "short_form": int(short),
         }
 
@@ -531,8 +555,7 @@ _GOALS = {
     "leaked": "== 0",
     "claims_left": "== 0",
     "unaccounted": "== 0",
-    "control_without_guard_lost": "> 0",
-    "control_without_recheck_lost": "> 0",
+    **{f"control_{control.__name__}_lost": "> 0" for control in CONTROLS},
 }
 
 

@@ -70,9 +70,8 @@ def test_a_snapshot_older_than_the_claim_does_not_hide_it_from_a_new_job_of_the_
     with user.transaction():
         user.execute("select 1")
         claim(cleaner, original)
-        copy = add_job(user)
         with pytest.raises(pg.SerializationFailure):
-            save(user, copy)
+            save(user, add_job(user))
         raise psycopg.Rollback
 
 
@@ -91,10 +90,15 @@ def test_a_new_job_of_a_file_that_has_gone_can_not_be_saved(
 
 
 def test_an_unsave_waits_for_a_claim_that_has_seen_the_save(cleaner: Connection, user: Connection) -> None:
+    """The claim is about to forget the candidate, because it is saved."""
     job = add_job(cleaner)
     save(user, job)
     with cleaner.transaction():
-        cleaner.execute("select from render_jobs for update")
+        outcome = cleaner.execute(
+            "select outcome from storage_cleanup.claim(gen_random_uuid(), %s, %s, interval '1 hour', false, null)",
+            ([job], [KEY]),
+        ).fetchone()
+        assert outcome == ("saved",)
         user.execute("set lock_timeout = '100ms'")
         with pytest.raises(pg.LockNotAvailable):
             user.execute("delete from user_assets")
