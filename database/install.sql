@@ -3,52 +3,130 @@
 -- Run the whole file as `postgres`, in Supabase's SQL editor or with psql. Running it again changes nothing.
 -- With psql: psql -v ON_ERROR_STOP=1 "$ADMIN_DATABASE_URL" -f database/install.sql, so that an error is the last line.
 -- It needs public.render_jobs, public.user_assets and Supabase's storage schema; uninstall.sql takes it all back.
--- Building the three indexes blocks writes to their table meanwhile: choose a quiet minute.
+--
+-- For up to about 100,000 rows in each of the two tables: all of it is one transaction, and whoever writes to them
+-- waits meanwhile. With more, use `make install-database`, which stops nobody; each knows what the other has done.
 --
 -- Made by `make database/install.sql` from the files beside it. Change those.
 
 begin;
 set local lock_timeout = '10s';
 set local client_min_messages = warning;
+select pg_advisory_xact_lock(hashtext('storage_cleanup.install'));
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- checks.sql
 
+-- Suitability. Asked before anything is installed (as a function of the session) and in every preflight.
+
+-- Why these two tables can't be guarded: a code and a sentence a reason; no row when they can. Reads the catalogue only.
+create or replace function pg_temp.unsuitable() returns table (code text, sentence text)
+language sql stable set search_path = ''
+as $$
+    with relation as (
+        select oid, relkind, format('public.%I', relname) as name
+        from pg_class
+        where relnamespace = to_regnamespace('public') and relname in ('render_jobs', 'user_assets')
+    ),
+    field as (      -- what the functions read, and of which types
+        select relation.name as of_table, relation.oid as relation, wanted.name, wanted.types, attnum, atttypid::regtype::text as type
+        from (values ('public.render_jobs', 'id', array['uuid']), ('public.render_jobs', 'status', null),
+                     ('public.render_jobs', 'output_url', null), ('public.render_jobs', 'created_at', null),
+                     ('public.user_assets', 'id', null), ('public.user_assets', 'metadata', array['jsonb', 'json']))
+             as wanted (of_table, name, types)
+        join relation on relation.name = wanted.of_table and relkind = 'r'
+        left join pg_attribute on attrelid = relation.oid and attname = wanted.name and not attisdropped
+    )
+    select 'table_kind', format('%s is %s, and Storage Cleanup can guard an ordinary table only', name, case relkind
+               when 'v' then 'a view' when 'm' then 'a materialized view' when 'f' then 'a foreign table'
+               when 'p' then 'partitioned' else 'no table' end)
+    from relation where relkind <> 'r'
+    union all
+    select 'inheritance', format('%s has a child, %s, whose rows pass by its triggers: Storage Cleanup can guard an ordinary table only',
+                                 name, inhrelid::regclass)
+    from relation join pg_inherits on inhparent = oid where relkind = 'r'
+    union all
+    select 'inheritance', format('%s is a child or partition of %s: Storage Cleanup can guard an ordinary table only',
+                                 name, inhparent::regclass)
+    from relation join pg_inherits on inhrelid = oid
+    union all
+    select 'columns', format('%s has no column %s, which Storage Cleanup reads', of_table, name) from field where attnum is null
+    union all
+    select 'columns', format('%s.%s is of type %s, and must be %s', of_table, name, type, types[1])
+    from field where type <> all (types)
+    union all
+    select 'job_id', 'public.render_jobs.id has neither a primary key nor a unique index of its own'
+    from field
+    where of_table = 'public.render_jobs' and name = 'id' and type = 'uuid'
+      and not exists (select from pg_index
+                      where indrelid = relation and indisunique and indisvalid and indimmediate and indpred is null
+                        and indnkeyatts = 1 and indkey[0] = attnum)
+$$;
+
 -- What has to be so before anything is changed.
 
 do $$
+declare
+    reasons text;
 begin
+    if to_regclass('public.render_jobs') is null or to_regclass('public.user_assets') is null then
+        raise exception 'public.render_jobs and public.user_assets must exist before Storage Cleanup is installed';
+    end if;
     if exists (select from pg_class
-               where relnamespace = 'public'::regnamespace and relname in ('render_jobs', 'user_assets')
+               where oid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
                  and not pg_has_role(current_user, relowner, 'usage'))
        or not has_database_privilege(current_database(), 'create')
     then
         raise exception '% may not install Storage Cleanup: connect as the owner of public.render_jobs and '
             'public.user_assets, on Supabase postgres (ADMIN_DATABASE_URL, not DATABASE_URL)', current_user;
     end if;
-    if to_regclass('public.render_jobs') is null or to_regclass('public.user_assets') is null then
-        raise exception 'public.render_jobs and public.user_assets must exist before Storage Cleanup is installed';
-    end if;
     if to_regclass('storage.objects') is null then
         raise exception 'storage.objects is missing: this database is not a Supabase project''s';
+    end if;
+    reasons := (select string_agg(sentence, '; ') from pg_temp.unsuitable());
+    if reasons is not null then
+        raise exception '%', reasons;
+    end if;
+    if to_regproc('storage_cleanup.schema_version') is not null and to_regclass('storage_cleanup.migration') is null then
+        raise exception 'the schema storage_cleanup that is there is older than this release can bring up to date: '
+            'run the uninstall.sql that came with it first';
+    end if;
+    if to_regclass('storage_cleanup.migration') is not null then
+        select string_agg(format('%s (%s)', number, name), ', ' order by number) into reasons
+        from storage_cleanup.migration
+        where (number, name) not in (values (0, ''), (1, 'ledger'));
+        if reasons is not null then
+            raise exception 'this database has a migration that this release doesn''t know, %: install the release that it is from',
+                reasons;
+        end if;
     end if;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- migrations/0001_ledger.sql
+-- migration_table.sql
 
--- What the system remembers.
+-- What has been applied. Both ways of installing write it, so that each knows of the other.
 
 create schema if not exists storage_cleanup;
 comment on schema storage_cleanup is 'Storage Cleanup: removes the render outputs that nobody saved.';
 revoke all on schema storage_cleanup from public;
 
--- The function deletes nothing when this number isn't the one that it was built for.
-create or replace function storage_cleanup.schema_version() returns integer
-language sql immutable parallel safe
-return 1;
+create table if not exists storage_cleanup.migration (
+    number      integer primary key,
+    name        text not null,
+    applied_at  timestamptz not null default clock_timestamp()
+);
 
-create table if not exists storage_cleanup.run (
+-- ---------------------------------------------------------------------------------------------------------------
+-- migrations/0001_ledger.sql
+
+do $migration$
+begin
+    if not exists (select from storage_cleanup.migration where number = 1) then
+        execute $sql$
+-- What the system remembers.
+
+create table storage_cleanup.run (
     id             uuid primary key default gen_random_uuid(),
     started_at     timestamptz not null default clock_timestamp(),
     heartbeat_at   timestamptz not null default clock_timestamp(),
@@ -65,11 +143,11 @@ create table if not exists storage_cleanup.run (
     override_of    uuid,                 -- the plan that this run carried out
     summary        jsonb
 );
-create index if not exists run_by_start on storage_cleanup.run (started_at desc);
-create index if not exists run_unfinished on storage_cleanup.run (id) where status = 'running';
+create index run_by_start on storage_cleanup.run (started_at desc);
+create index run_unfinished on storage_cleanup.run (id) where status = 'running';
 
 -- The ledger: one row a job that was ever claimed. No foreign keys: the job is about to go, and rows are written in bulk.
-create table if not exists storage_cleanup.deletion (
+create table storage_cleanup.deletion (
     job_id          uuid primary key,
     run_id          uuid,
     state           text not null default 'released'
@@ -87,26 +165,26 @@ create table if not exists storage_cleanup.deletion (
 );
 -- Unfinished work only, so it stays small however long the history grows. It is read by plain index scans alone: they mark
 -- the entries of what is finished, which bitmap scans would read again and again until the next vacuum.
-create index if not exists deletion_unfinished on storage_cleanup.deletion (state, job_id)
+create index deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');
 -- The history, too: a new job may be given the URL of a file that has gone.
-create index if not exists deletion_object on storage_cleanup.deletion ((bucket_id || '/' || object_name))
+create index deletion_object on storage_cleanup.deletion ((bucket_id || '/' || object_name))
     where state in ('claimed', 'file_deleted', 'done');
-create index if not exists deletion_finished on storage_cleanup.deletion (updated_at)
+create index deletion_finished on storage_cleanup.deletion (updated_at)
     where state in ('done', 'released');
 
 -- Completed jobs that nobody has been seen to save. A superset of the orphans: each is checked before it is claimed.
-create table if not exists storage_cleanup.candidate (
+create table storage_cleanup.candidate (
     job_id        uuid primary key,
     since         timestamptz not null,   -- it is looked at when this is old enough: completed_at, or later
     completed_at  timestamptz not null,   -- its age counts from here: when the trigger saw it complete with this URL
     has_file      boolean not null,
     reason        text                    -- why it was kept when it was last looked at
 );
-create index if not exists candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
+create index candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
 
 -- What a dry run found: an override may delete these jobs and no others.
-create table if not exists storage_cleanup.plan_job (
+create table storage_cleanup.plan_job (
     run_id    uuid not null references storage_cleanup.run on delete cascade,
     job_id    uuid not null,
     has_file  boolean not null,
@@ -114,14 +192,22 @@ create table if not exists storage_cleanup.plan_job (
 );
 
 -- When the candidates were last compared with everything: one row.
-create table if not exists storage_cleanup.reconciliation (
+create table storage_cleanup.reconciliation (
     singleton  boolean primary key default true check (singleton),
     last_at    timestamptz not null default now()
 );
-insert into storage_cleanup.reconciliation default values on conflict do nothing;
+insert into storage_cleanup.reconciliation default values;
+
+-- How far the first look at what was there before the triggers has come: one row.
+create table storage_cleanup.first_look (
+    singleton  boolean primary key default true check (singleton),
+    after_job  uuid not null default '00000000-0000-0000-0000-000000000000',
+    done_at    timestamptz
+);
+insert into storage_cleanup.first_look default values;
 
 -- What lay in Storage, a row a day and bucket: the trend that reports draw.
-create table if not exists storage_cleanup.usage (
+create table storage_cleanup.usage (
     day        date not null,              -- UTC
     bucket_id  text not null,
     objects    bigint not null,
@@ -131,25 +217,77 @@ create table if not exists storage_cleanup.usage (
 );
 
 -- Columns of user_assets that hold a path or URL of their own; found below, and indexed.
-create table if not exists storage_cleanup.asset_path_column (
+create table storage_cleanup.asset_path_column (
     name  text primary key
 );
+$sql$;
+        insert into storage_cleanup.migration (number, name) values (1, 'ledger');
+    end if;
+end $migration$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions_before.sql
 
--- An index keeps what such a function answered when the row was written. So the indexes of a function that this file
--- changes are dropped below, and built again; `create index if not exists` would keep the old answers.
+-- What the functions say before they are made again; functions_after.sql compares.
 create temporary table storage_cleanup_before on commit drop as
     select oid as function, prosrc as body from pg_proc where pronamespace = 'storage_cleanup'::regnamespace;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/suitability.sql
+
+-- Suitability. Asked before anything is installed (as a function of the session) and in every preflight.
+
+-- Why these two tables can't be guarded: a code and a sentence a reason; no row when they can. Reads the catalogue only.
+create or replace function storage_cleanup.unsuitable() returns table (code text, sentence text)
+language sql stable set search_path = ''
+as $$
+    with relation as (
+        select oid, relkind, format('public.%I', relname) as name
+        from pg_class
+        where relnamespace = to_regnamespace('public') and relname in ('render_jobs', 'user_assets')
+    ),
+    field as (      -- what the functions read, and of which types
+        select relation.name as of_table, relation.oid as relation, wanted.name, wanted.types, attnum, atttypid::regtype::text as type
+        from (values ('public.render_jobs', 'id', array['uuid']), ('public.render_jobs', 'status', null),
+                     ('public.render_jobs', 'output_url', null), ('public.render_jobs', 'created_at', null),
+                     ('public.user_assets', 'id', null), ('public.user_assets', 'metadata', array['jsonb', 'json']))
+             as wanted (of_table, name, types)
+        join relation on relation.name = wanted.of_table and relkind = 'r'
+        left join pg_attribute on attrelid = relation.oid and attname = wanted.name and not attisdropped
+    )
+    select 'table_kind', format('%s is %s, and Storage Cleanup can guard an ordinary table only', name, case relkind
+               when 'v' then 'a view' when 'm' then 'a materialized view' when 'f' then 'a foreign table'
+               when 'p' then 'partitioned' else 'no table' end)
+    from relation where relkind <> 'r'
+    union all
+    select 'inheritance', format('%s has a child, %s, whose rows pass by its triggers: Storage Cleanup can guard an ordinary table only',
+                                 name, inhrelid::regclass)
+    from relation join pg_inherits on inhparent = oid where relkind = 'r'
+    union all
+    select 'inheritance', format('%s is a child or partition of %s: Storage Cleanup can guard an ordinary table only',
+                                 name, inhparent::regclass)
+    from relation join pg_inherits on inhrelid = oid
+    union all
+    select 'columns', format('%s has no column %s, which Storage Cleanup reads', of_table, name) from field where attnum is null
+    union all
+    select 'columns', format('%s.%s is of type %s, and must be %s', of_table, name, type, types[1])
+    from field where type <> all (types)
+    union all
+    select 'job_id', 'public.render_jobs.id has neither a primary key nor a unique index of its own'
+    from field
+    where of_table = 'public.render_jobs' and name = 'id' and type = 'uuid'
+      and not exists (select from pg_index
+                      where indrelid = relation and indisunique and indisvalid and indimmediate and indpred is null
+                        and indnkeyatts = 1 and indkey[0] = attnum)
+$$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/values.sql
 
 -- Reading values. These run inside the application's own statements, so they must never fail, whatever they get.
 
--- They use nothing outside pg_catalog, because they run with the rights of whoever writes the row.
-
+-- They use nothing outside pg_catalog, because they run with the rights of whoever writes the row. Those that an index calls
+-- have their body in a string, of which the index notes a fingerprint.
 
 -- 'bucket/name' of a Storage URL of any shape and any host; of anything else, the text as a path. The parser refuses what is
 -- longer than 8192 bytes. Here, its beginning counts: it may still say which file an asset or a saved job needs, and however
@@ -204,7 +342,7 @@ end $$;
 -- Does this text name one job, in the spelling that PostgreSQL itself writes?
 create or replace function storage_cleanup.is_plain_job_id(reference text) returns boolean
 language sql immutable strict parallel safe
-return reference ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$';
+as $$ select reference ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' $$;
 
 -- Every UUID in a text, however it is spelt: other casing, braces, no hyphens, in an array, nested.
 create or replace function storage_cleanup.job_ids_in(reference text) returns uuid[]
@@ -239,57 +377,138 @@ return case when pg_column_size(job) <= 8192 then job
             else (select jsonb_object_agg(key, value) from jsonb_each(job) where pg_column_size(value) <= 8192) end;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- indexes.sql
+-- functions/installation.sql
 
--- Indexes on the application's tables.
+-- The installation. What belongs on the application's tables is written down here once: both ways of installing make
+-- what is missing of it, preflight and health look for it.
 
--- `create index if not exists` would keep what a function that has changed answered before.
-do $$
-declare
-    outdated regclass;
-begin
-    for outdated in
-        select distinct objid::regclass
-        from storage_cleanup_before
-        join pg_proc on pg_proc.oid = function and prosrc <> body
-        join pg_depend on refclassid = 'pg_proc'::regclass and refobjid = function and classid = 'pg_class'::regclass
-        join pg_class on pg_class.oid = objid and relkind = 'i'
-    loop
-        execute format('drop index %s', outdated);
-    end loop;
-end $$;
+-- The function deletes nothing when this number isn't the one that it was built for.
+create or replace function storage_cleanup.schema_version() returns integer
+language sql immutable parallel safe
+return 1;
 
--- Hash, because a B-tree would refuse the application's row when a value is long; NULLs take no room in it.
-create index if not exists storage_cleanup_render_job_id on public.user_assets
-    using hash ((metadata ->> 'render_job_id'));
--- All saves, for counting them without reading them. Its key is the same for all, so it is small, and a write to it cheap.
-create index if not exists storage_cleanup_saved on public.user_assets ((true))
-    where metadata ->> 'render_job_id' is not null;
--- Unusual spellings only: as good as empty.
-create index if not exists storage_cleanup_render_job_ids on public.user_assets
-    using gin (storage_cleanup.job_ids_in(metadata ->> 'render_job_id'))
-    where not storage_cleanup.is_plain_job_id(metadata ->> 'render_job_id');
-create index if not exists storage_cleanup_object_key on public.render_jobs
-    using hash (storage_cleanup.object_key(output_url));
-
--- An asset may point at a file by a path of its own as well.
-do $$
-declare
-    path_column text;
-begin
+-- Notes the columns of user_assets that may point at a file by a path of their own.
+create or replace function storage_cleanup.note_path_columns() returns void
+language sql set search_path = ''
+as $$
     delete from storage_cleanup.asset_path_column
     where name not in (select column_name from information_schema.columns
                        where table_schema = 'public' and table_name = 'user_assets');
-    for path_column in
-        select column_name from information_schema.columns
-        where table_schema = 'public' and table_name = 'user_assets'
-          and data_type in ('text', 'character varying') and is_generated = 'NEVER'
-          and column_name ~* '(^|_)(url|uri|path|src|file|file_?name|key|object|location)s?$'
-    loop
-        insert into storage_cleanup.asset_path_column values (path_column) on conflict do nothing;
-        execute format('create index if not exists %I on public.user_assets using hash (storage_cleanup.object_key(%I))',
-                       left('storage_cleanup_path_' || path_column, 63), path_column);
-    end loop;
+    insert into storage_cleanup.asset_path_column
+    select column_name from information_schema.columns
+    where table_schema = 'public' and table_name = 'user_assets'
+      and data_type in ('text', 'character varying') and is_generated = 'NEVER'
+      and column_name ~* '(^|_)(url|uri|path|src|file|file_?name|key|object|location)s?$'
+    on conflict do nothing;
+$$;
+
+create or replace function storage_cleanup.wanted_indexes() returns table (name text, definition text)
+language sql stable set search_path = ''
+as $$
+    -- Hash, because a B-tree would refuse the application's row when a value is long; NULLs take no room in it.
+    select 'storage_cleanup_render_job_id', 'on public.user_assets using hash ((metadata ->> ''render_job_id''))'
+    union all   -- All saves, for counting them without reading them. Its key is the same for all: small, and cheap to write.
+    select 'storage_cleanup_saved', 'on public.user_assets ((true)) where metadata ->> ''render_job_id'' is not null'
+    union all   -- Unusual spellings only: as good as empty.
+    select 'storage_cleanup_render_job_ids',
+           'on public.user_assets using gin (storage_cleanup.job_ids_in(metadata ->> ''render_job_id'')) '
+           'where not storage_cleanup.is_plain_job_id(metadata ->> ''render_job_id'')'
+    union all
+    select 'storage_cleanup_object_key', 'on public.render_jobs using hash (storage_cleanup.object_key(output_url))'
+    union all   -- An asset may point at a file by a path of its own as well.
+    select left('storage_cleanup_path_' || path.name, 63),
+           format('on public.user_assets using hash (storage_cleanup.object_key(%I))', path.name)
+    from storage_cleanup.asset_path_column as path
+$$;
+
+-- What is wrong with each index: 'missing', 'invalid', 'outdated'; null when nothing is. An index keeps what a function
+-- answered when the row was written, so its comment says which definition and which functions it was built with.
+create or replace function storage_cleanup.index_state() returns table (name text, definition text, fingerprint text, fault text)
+language sql stable set search_path = ''
+as $$
+    select wanted.name, wanted.definition, wanted.fingerprint, case
+        when indexrelid is null then 'missing'
+        when not (indisvalid and indisready) then 'invalid'
+        when obj_description(indexrelid, 'pg_class') is distinct from wanted.fingerprint then 'outdated' end
+    from (select index.name, index.definition, md5(index.definition || coalesce(string_agg(prosrc, '' order by proname), '')) as fingerprint
+          from storage_cleanup.wanted_indexes() as index
+          left join pg_proc on pronamespace = 'storage_cleanup'::regnamespace
+                           and strpos(index.definition, format('storage_cleanup.%s(', proname)) > 0
+          group by index.name, index.definition) as wanted
+    left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
+    order by wanted.name
+$$;
+
+-- The triggers in the words of pg_get_triggerdef, with tgenabled, in the order in which they are made: the guard last,
+-- because nothing is claimed without it. None names a column, in a list or in WHEN: it could no longer be given another
+-- type, or be dropped.
+create or replace function storage_cleanup.wanted_triggers()
+returns table (place integer, name text, of_table regclass, definition text, enabled text)
+language sql stable set search_path = ''
+as $$
+    values (1, 'storage_cleanup_track_render', 'public.render_jobs'::regclass,
+            'AFTER INSERT OR UPDATE ON public.render_jobs FOR EACH ROW EXECUTE FUNCTION storage_cleanup.track_render()', 'O'),
+           (2, 'storage_cleanup_track_unsave', 'public.user_assets'::regclass,
+            'AFTER DELETE OR UPDATE ON public.user_assets FOR EACH ROW EXECUTE FUNCTION storage_cleanup.track_unsave()', 'O'),
+           -- Always: a replication or restore session must not save past the guard either.
+           (3, 'storage_cleanup_guard', 'public.user_assets'::regclass, format(
+            'BEFORE INSERT OR UPDATE ON public.user_assets FOR EACH ROW EXECUTE FUNCTION storage_cleanup.guard_save(%s)',
+            (select string_agg(quote_literal(path.name), ', ' order by path.name) from storage_cleanup.asset_path_column as path)), 'A')
+$$;
+
+-- What is wrong with each trigger: 'missing', 'different'; null when nothing is.
+create or replace function storage_cleanup.trigger_state() returns table (place integer, name text, fault text)
+language sql stable set search_path = ''
+as $$
+    select wanted.place, wanted.name, case
+        when pg_trigger.oid is null then 'missing'
+        when pg_get_triggerdef(pg_trigger.oid) <> format('CREATE TRIGGER %I %s', wanted.name, definition)
+             or tgenabled::text <> enabled then 'different' end
+    from storage_cleanup.wanted_triggers() as wanted
+    left join pg_trigger on tgrelid = of_table and tgname = wanted.name and not tgisinternal
+    order by wanted.place
+$$;
+
+-- Makes one trigger. Whatever happened while it was away is looked for afterwards.
+create or replace function storage_cleanup.make_trigger(wanted text) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    made record;
+begin
+    select * into strict made from storage_cleanup.wanted_triggers() where name = wanted;
+    execute format('create or replace trigger %I %s', made.name, made.definition);
+    if made.enabled <> 'O' then
+        execute format('alter table %s enable %s trigger %I', made.of_table,
+                       case made.enabled when 'A' then 'always' else 'replica' end, made.name);
+    end if;
+    update storage_cleanup.first_look set after_job = default, done_at = null;
+end $$;
+
+-- The first look at the jobs that were there before the triggers, a slice in order of id; false when there is no more.
+-- `reconcile` does the same for all at once, which would hold up an application that completes one of them meanwhile.
+create or replace function storage_cleanup.look_at_slice(slice_size integer) returns boolean
+language plpgsql set search_path = ''
+as $$
+declare
+    slice uuid[];
+begin
+    perform storage_cleanup.assert_trust();
+    slice := array(select id from public.render_jobs
+                   where id > (select after_job from storage_cleanup.first_look) order by id limit slice_size);
+    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
+    select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url)
+    from public.render_jobs as job
+    where id = any (slice) and status = 'completed'
+      and not exists (select from storage_cleanup.saved_among(slice) as saved where saved = job.id)
+      and not exists (select from storage_cleanup.candidate where job_id = job.id)
+      and not exists (select from storage_cleanup.deletion where job_id = job.id and state <> 'released')
+    order by id
+    on conflict do nothing;
+    update storage_cleanup.first_look
+    set after_job = coalesce(slice[cardinality(slice)], after_job),
+        done_at = case when cardinality(slice) < slice_size then clock_timestamp() end;
+    return cardinality(slice) = slice_size;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -672,9 +891,10 @@ as $$
     where not exists (select from pg_attribute
                       where attrelid = 'public.user_assets'::regclass and attname = name and not attisdropped)
     union all
-    select 'index', 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
-    where not exists (select from pg_index
-                      where indexrelid = to_regclass('public.storage_cleanup_render_job_id') and indisvalid)
+    select 'index', format('the index %s is %s: run database/install.sql', name, fault)
+    from storage_cleanup.index_state() where fault is not null
+    union all
+    select code, sentence from storage_cleanup.unsuitable()
     union all
     select 'replica', 'the database is a read-only replica: use the primary''s address in database/url'
     where pg_is_in_recovery()
@@ -1380,10 +1600,10 @@ as $$
 $$;
 
 -- The jobs that assets name, however they spell it.
-create or replace function storage_cleanup.saves() returns table (asset_id uuid, job_id uuid)
+create or replace function storage_cleanup.saves() returns table (asset_id text, job_id uuid)
 language sql stable security definer set search_path = ''
 as $$
-    select id, unnest(case when storage_cleanup.is_plain_job_id(reference) then array[reference::uuid]
+    select id::text, unnest(case when storage_cleanup.is_plain_job_id(reference) then array[reference::uuid]
                            else storage_cleanup.job_ids_in(reference) end)
     from (select id, metadata ->> 'render_job_id' as reference from public.user_assets offset 0) as asset
     where reference is not null
@@ -1452,7 +1672,7 @@ returns table (finding text, found bigint, removed bigint, bytes bigint, example
 language sql stable security definer set search_path = '' set work_mem = '64MB'
 as $$
     with save as materialized (
-        select job_id, min(asset_id::text) as asset from storage_cleanup.saves() group by job_id
+        select job_id, min(asset_id) as asset from storage_cleanup.saves() group by job_id
     ),
     job as materialized (       -- so that each URL is read once
         select id, status, storage_cleanup.object_key(output_url) as key,
@@ -1516,13 +1736,9 @@ $$;
 create or replace function storage_cleanup.index_use() returns table (name text, is_valid boolean, used bigint)
 language sql stable security definer set search_path = ''
 as $$
-    select wanted.name, coalesce(indisvalid and indisready, false), coalesce(idx_scan, 0)
-    from (select unnest(array['storage_cleanup_render_job_id', 'storage_cleanup_saved', 'storage_cleanup_render_job_ids',
-                              'storage_cleanup_object_key']) as name
-          union all
-          select left('storage_cleanup_path_' || asset_path_column.name, 63) from storage_cleanup.asset_path_column) as wanted
-    left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
-    left join pg_stat_user_indexes as use on use.indexrelid = pg_index.indexrelid
+    select wanted.name, wanted.fault is null, coalesce(idx_scan, 0)
+    from storage_cleanup.index_state() as wanted
+    left join pg_stat_user_indexes on indexrelid = to_regclass(format('public.%I', wanted.name))
     order by wanted.name
 $$;
 
@@ -1559,27 +1775,6 @@ as $$
     where pid <> pg_backend_pid()
       and pid in (select pid from pg_locks where relation in ('public.render_jobs'::regclass, 'public.user_assets'::regclass))
 $$;
-
--- ---------------------------------------------------------------------------------------------------------------
--- triggers.sql
-
--- The triggers on the application's tables.
-
--- No trigger of this file names a column, in a list or in WHEN: it could no longer be given another type, or be dropped.
-do $$
-begin
-    execute format(
-        'create or replace trigger storage_cleanup_guard before insert or update on public.user_assets '
-        'for each row execute function storage_cleanup.guard_save(%s)',
-        (select string_agg(quote_literal(name), ', ' order by name) from storage_cleanup.asset_path_column));
-end $$;
--- Always: a replication or restore session must not save past the guard either.
-alter table public.user_assets enable always trigger storage_cleanup_guard;
-
-create or replace trigger storage_cleanup_track_render after insert or update on public.render_jobs
-    for each row execute function storage_cleanup.track_render();
-create or replace trigger storage_cleanup_track_unsave after update or delete on public.user_assets
-    for each row execute function storage_cleanup.track_unsave();
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- worker.sql
@@ -1629,10 +1824,54 @@ begin
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- functions_after.sql
+
+-- An index keeps what a function answered when the row was written. One whose function has changed is outdated from this
+-- moment on, whatever is installed later; nothing is claimed until it has been built again.
+do $$
+declare
+    outdated regclass;
+begin
+    for outdated in
+        select distinct objid::regclass
+        from storage_cleanup_before
+        join pg_proc on pg_proc.oid = function and prosrc <> body
+        join pg_depend on refclassid = 'pg_proc'::regclass and refobjid = function and classid = 'pg_class'::regclass
+        join pg_class on pg_class.oid = objid and relkind = 'i'
+    loop
+        execute format('comment on index %s is null', outdated);
+    end loop;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- indexes.sql
+
+-- The indexes on the application's tables, as far as something is wrong with them.
+
+select storage_cleanup.note_path_columns();
+do $$
+declare
+    wanted record;
+begin
+    for wanted in select * from storage_cleanup.index_state() where fault is not null loop
+        execute format('drop index if exists public.%I', wanted.name);
+        execute format('create index %I %s', wanted.name, wanted.definition);
+        execute format('comment on index public.%I is %L', wanted.name, wanted.fingerprint);
+    end loop;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- triggers.sql
+
+-- The triggers on the application's tables, as far as something is wrong with them.
+select storage_cleanup.make_trigger(name) from storage_cleanup.trigger_state() where fault is not null;
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- first_look.sql
 
 -- What is there already, and what the triggers missed while they were away.
-select storage_cleanup.reconcile('epoch');
+select storage_cleanup.reconcile('epoch') from storage_cleanup.first_look where done_at is null;
+update storage_cleanup.first_look set done_at = clock_timestamp() where done_at is null;
 select storage_cleanup.remember_usage();
 
 commit;

@@ -20,10 +20,10 @@ as $$
 $$;
 
 -- The jobs that assets name, however they spell it.
-create or replace function storage_cleanup.saves() returns table (asset_id uuid, job_id uuid)
+create or replace function storage_cleanup.saves() returns table (asset_id text, job_id uuid)
 language sql stable security definer set search_path = ''
 as $$
-    select id, unnest(case when storage_cleanup.is_plain_job_id(reference) then array[reference::uuid]
+    select id::text, unnest(case when storage_cleanup.is_plain_job_id(reference) then array[reference::uuid]
                            else storage_cleanup.job_ids_in(reference) end)
     from (select id, metadata ->> 'render_job_id' as reference from public.user_assets offset 0) as asset
     where reference is not null
@@ -92,7 +92,7 @@ returns table (finding text, found bigint, removed bigint, bytes bigint, example
 language sql stable security definer set search_path = '' set work_mem = '64MB'
 as $$
     with save as materialized (
-        select job_id, min(asset_id::text) as asset from storage_cleanup.saves() group by job_id
+        select job_id, min(asset_id) as asset from storage_cleanup.saves() group by job_id
     ),
     job as materialized (       -- so that each URL is read once
         select id, status, storage_cleanup.object_key(output_url) as key,
@@ -156,13 +156,9 @@ $$;
 create or replace function storage_cleanup.index_use() returns table (name text, is_valid boolean, used bigint)
 language sql stable security definer set search_path = ''
 as $$
-    select wanted.name, coalesce(indisvalid and indisready, false), coalesce(idx_scan, 0)
-    from (select unnest(array['storage_cleanup_render_job_id', 'storage_cleanup_saved', 'storage_cleanup_render_job_ids',
-                              'storage_cleanup_object_key']) as name
-          union all
-          select left('storage_cleanup_path_' || asset_path_column.name, 63) from storage_cleanup.asset_path_column) as wanted
-    left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
-    left join pg_stat_user_indexes as use on use.indexrelid = pg_index.indexrelid
+    select wanted.name, wanted.fault is null, coalesce(idx_scan, 0)
+    from storage_cleanup.index_state() as wanted
+    left join pg_stat_user_indexes on indexrelid = to_regclass(format('public.%I', wanted.name))
     order by wanted.name
 $$;
 

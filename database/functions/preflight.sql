@@ -24,9 +24,10 @@ as $$
     where not exists (select from pg_attribute
                       where attrelid = 'public.user_assets'::regclass and attname = name and not attisdropped)
     union all
-    select 'index', 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
-    where not exists (select from pg_index
-                      where indexrelid = to_regclass('public.storage_cleanup_render_job_id') and indisvalid)
+    select 'index', format('the index %s is %s: run database/install.sql', name, fault)
+    from storage_cleanup.index_state() where fault is not null
+    union all
+    select code, sentence from storage_cleanup.unsuitable()
     union all
     select 'replica', 'the database is a read-only replica: use the primary''s address in database/url'
     where pg_is_in_recovery()

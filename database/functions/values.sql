@@ -1,7 +1,7 @@
 -- Reading values. These run inside the application's own statements, so they must never fail, whatever they get.
 
--- They use nothing outside pg_catalog, because they run with the rights of whoever writes the row.
-
+-- They use nothing outside pg_catalog, because they run with the rights of whoever writes the row. Those that an index calls
+-- have their body in a string, of which the index notes a fingerprint.
 
 -- 'bucket/name' of a Storage URL of any shape and any host; of anything else, the text as a path. The parser refuses what is
 -- longer than 8192 bytes. Here, its beginning counts: it may still say which file an asset or a saved job needs, and however
@@ -56,7 +56,7 @@ end $$;
 -- Does this text name one job, in the spelling that PostgreSQL itself writes?
 create or replace function storage_cleanup.is_plain_job_id(reference text) returns boolean
 language sql immutable strict parallel safe
-return reference ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$';
+as $$ select reference ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' $$;
 
 -- Every UUID in a text, however it is spelt: other casing, braces, no hyphens, in an array, nested.
 create or replace function storage_cleanup.job_ids_in(reference text) returns uuid[]

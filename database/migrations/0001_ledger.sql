@@ -1,15 +1,6 @@
 -- What the system remembers.
 
-create schema if not exists storage_cleanup;
-comment on schema storage_cleanup is 'Storage Cleanup: removes the render outputs that nobody saved.';
-revoke all on schema storage_cleanup from public;
-
--- The function deletes nothing when this number isn't the one that it was built for.
-create or replace function storage_cleanup.schema_version() returns integer
-language sql immutable parallel safe
-return 1;
-
-create table if not exists storage_cleanup.run (
+create table storage_cleanup.run (
     id             uuid primary key default gen_random_uuid(),
     started_at     timestamptz not null default clock_timestamp(),
     heartbeat_at   timestamptz not null default clock_timestamp(),
@@ -26,11 +17,11 @@ create table if not exists storage_cleanup.run (
     override_of    uuid,                 -- the plan that this run carried out
     summary        jsonb
 );
-create index if not exists run_by_start on storage_cleanup.run (started_at desc);
-create index if not exists run_unfinished on storage_cleanup.run (id) where status = 'running';
+create index run_by_start on storage_cleanup.run (started_at desc);
+create index run_unfinished on storage_cleanup.run (id) where status = 'running';
 
 -- The ledger: one row a job that was ever claimed. No foreign keys: the job is about to go, and rows are written in bulk.
-create table if not exists storage_cleanup.deletion (
+create table storage_cleanup.deletion (
     job_id          uuid primary key,
     run_id          uuid,
     state           text not null default 'released'
@@ -48,26 +39,26 @@ create table if not exists storage_cleanup.deletion (
 );
 -- Unfinished work only, so it stays small however long the history grows. It is read by plain index scans alone: they mark
 -- the entries of what is finished, which bitmap scans would read again and again until the next vacuum.
-create index if not exists deletion_unfinished on storage_cleanup.deletion (state, job_id)
+create index deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');
 -- The history, too: a new job may be given the URL of a file that has gone.
-create index if not exists deletion_object on storage_cleanup.deletion ((bucket_id || '/' || object_name))
+create index deletion_object on storage_cleanup.deletion ((bucket_id || '/' || object_name))
     where state in ('claimed', 'file_deleted', 'done');
-create index if not exists deletion_finished on storage_cleanup.deletion (updated_at)
+create index deletion_finished on storage_cleanup.deletion (updated_at)
     where state in ('done', 'released');
 
 -- Completed jobs that nobody has been seen to save. A superset of the orphans: each is checked before it is claimed.
-create table if not exists storage_cleanup.candidate (
+create table storage_cleanup.candidate (
     job_id        uuid primary key,
     since         timestamptz not null,   -- it is looked at when this is old enough: completed_at, or later
     completed_at  timestamptz not null,   -- its age counts from here: when the trigger saw it complete with this URL
     has_file      boolean not null,
     reason        text                    -- why it was kept when it was last looked at
 );
-create index if not exists candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
+create index candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
 
 -- What a dry run found: an override may delete these jobs and no others.
-create table if not exists storage_cleanup.plan_job (
+create table storage_cleanup.plan_job (
     run_id    uuid not null references storage_cleanup.run on delete cascade,
     job_id    uuid not null,
     has_file  boolean not null,
@@ -75,14 +66,22 @@ create table if not exists storage_cleanup.plan_job (
 );
 
 -- When the candidates were last compared with everything: one row.
-create table if not exists storage_cleanup.reconciliation (
+create table storage_cleanup.reconciliation (
     singleton  boolean primary key default true check (singleton),
     last_at    timestamptz not null default now()
 );
-insert into storage_cleanup.reconciliation default values on conflict do nothing;
+insert into storage_cleanup.reconciliation default values;
+
+-- How far the first look at what was there before the triggers has come: one row.
+create table storage_cleanup.first_look (
+    singleton  boolean primary key default true check (singleton),
+    after_job  uuid not null default '00000000-0000-0000-0000-000000000000',
+    done_at    timestamptz
+);
+insert into storage_cleanup.first_look default values;
 
 -- What lay in Storage, a row a day and bucket: the trend that reports draw.
-create table if not exists storage_cleanup.usage (
+create table storage_cleanup.usage (
     day        date not null,              -- UTC
     bucket_id  text not null,
     objects    bigint not null,
@@ -92,6 +91,6 @@ create table if not exists storage_cleanup.usage (
 );
 
 -- Columns of user_assets that hold a path or URL of their own; found below, and indexed.
-create table if not exists storage_cleanup.asset_path_column (
+create table storage_cleanup.asset_path_column (
     name  text primary key
 );
