@@ -236,10 +236,10 @@ class Installation:
         self._connection.execute(text.encode())
 
     def _rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
-        return self._connection.execute(query, values).fetchall()
+        return self._connection.execute(query, values or None).fetchall()
 
     def _value(self, query: LiteralString, *values: object) -> Any:
-        row = self._connection.execute(query, values).fetchone()
+        row = self._connection.execute(query, values or None).fetchone()
         return row[0] if row else None
 
 

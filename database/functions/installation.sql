@@ -49,11 +49,11 @@ as $$
         when indexrelid is null then 'missing'
         when not (indisvalid and indisready) then 'invalid'
         when obj_description(indexrelid, 'pg_class') is distinct from wanted.fingerprint then 'outdated' end
-    from (select index.name, index.definition, md5(index.definition || coalesce(string_agg(prosrc, '' order by proname), '')) as fingerprint
-          from storage_cleanup.wanted_indexes() as index
-          left join pg_proc on pronamespace = 'storage_cleanup'::regnamespace
-                           and strpos(index.definition, format('storage_cleanup.%s(', proname)) > 0
-          group by index.name, index.definition) as wanted
+    from (select index.name, index.definition, md5(index.definition || coalesce((
+                     select string_agg(prosrc, '' order by proname)
+                     from regexp_matches(index.definition, 'storage_cleanup\.\w+', 'g') as called
+                     join pg_proc on pg_proc.oid = to_regproc(called[1])), '')) as fingerprint
+          from storage_cleanup.wanted_indexes() as index) as wanted
     left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
     order by wanted.name
 $$;

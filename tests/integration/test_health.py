@@ -15,6 +15,7 @@ from local.functions import RULE
 from storage_cleanup.errors import RequestError
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Health
+from tests.integration.installing import INSTALL
 
 WORKER = "storage_cleanup_worker"
 SCHEDULED = {"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}
@@ -301,6 +302,12 @@ CASES: list[Case] = [
         "Cycles delete nothing until this is repaired: the guard trigger",
     ),
     (
+        "guard",
+        executes("create table public.archived_assets () inherits (user_assets)"),
+        "critical",
+        "public.user_assets has a child, public.archived_assets, whose rows pass by its triggers",
+    ),
+    (
         "triggers",
         executes("alter table render_jobs disable trigger storage_cleanup_track_render"),
         "warning",
@@ -481,8 +488,7 @@ def test_an_object_that_only_an_asset_points_at_is_known(sound: Application, hea
     sql(
         servers,
         "alter table user_assets add column file_path text",
-        "insert into storage_cleanup.asset_path_column values ('file_path')",
-        "create index storage_cleanup_path_file_path on user_assets using hash (storage_cleanup.object_key(file_path))",
+        INSTALL.read_text(),
         "insert into user_assets (user_id, asset_type, file_path) values "
         "(gen_random_uuid(), 'upload', 'unknown/1'), (gen_random_uuid(), 'upload', 'images/unknown/2')",
     )
