@@ -20,6 +20,7 @@ from benchmarks.cold_start import cold_start
 from benchmarks.cost import cost
 from benchmarks.figures import Figure
 from benchmarks.inserts import insert_overhead
+from benchmarks.installation import installation
 from benchmarks.profile import profile
 from benchmarks.project import Ground, embedded
 from benchmarks.references import unindexed_reference
@@ -47,6 +48,7 @@ EMBEDDED: Mapping[str, Callable[..., Iterator[Figure]]] = {
     "cold_start": cold_start,
     "cost": cost,
     "insert_overhead": insert_overhead,
+    "installation": installation,
 }
 
 
