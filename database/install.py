@@ -8,9 +8,10 @@ trigger: checks, migrations, functions, indexes, triggers, the first look at wha
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any, LiteralString, TypeVar
 
@@ -24,9 +25,9 @@ from database.bundle import ONE_AT_A_TIME, Room
 LOCK_TIMEOUT = "200ms"
 """The longest that the application waits behind a step that waits for a lock, and less than its deadlock_timeout."""
 PATIENCE_SECONDS = 600
+TELL_SECONDS = 5.0
 _SLICE = 2000
 _TRIES = 3
-_TELL_SECONDS = 5
 _TRANSACTION_POOLER = "6543"
 
 _FINGERPRINT = """
@@ -47,6 +48,14 @@ from pg_stat_activity
 where pid <> pg_backend_pid() and pid in (
     select pid from pg_locks
     where granted and relation in ('public.render_jobs'::regclass, 'public.user_assets'::regclass))
+"""
+
+_PROGRESS = """
+select concat(phase, ', ' || 100 * blocks_done / nullif(blocks_total, 0) || ' %%', case when holder.pid is not null
+              then format(' for pid %%s of %%s, %%s since %%s', holder.pid, usename, state, xact_start) end)
+from pg_stat_progress_create_index as progress
+left join pg_stat_activity as holder on holder.pid = current_locker_pid
+where progress.pid = %s
 """
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -176,13 +185,34 @@ class Installation:
         """Build an index beside the one that may be there. It waits for open transactions, and nobody waits for it."""
         for _ in range(_TRIES):
             try:
-                self._connection.execute(f"create index concurrently {_NEW} {definition}".encode())
+                with self._telling(name):
+                    self._connection.execute(f"create index concurrently {_NEW} {definition}".encode())
             except (pg.DeadlockDetected, pg.QueryCanceled) as error:
                 self._say(f"index {name}: {first_line(error)}")
             if self._value("select indisvalid from pg_index where indexrelid = to_regclass(%s)", f"public.{_NEW}"):
                 return
             self._drop_left_over()
         raise RefusedError(f"index {name} couldn't be built: run it again")
+
+    @contextmanager
+    def _telling(self, name: str) -> Iterator[None]:
+        """Tell now and then how far an index is, or whose transaction it waits for."""
+        done = threading.Event()
+        info = self._connection.info
+
+        def tell() -> None:
+            with suppress(psycopg.Error), psycopg.connect(info.dsn, password=info.password, autocommit=True) as watch:
+                while not done.wait(TELL_SECONDS):
+                    for (progress,) in watch.execute(_PROGRESS, (info.backend_pid,)):
+                        self._say(f"index {name}: {progress}")
+
+        watcher = threading.Thread(target=tell, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
 
     def _put_in_place(self, name: str, fingerprint: str) -> None:
         """Let the new index take the name. These locks are on the indexes only."""
@@ -208,7 +238,7 @@ class Installation:
         looked, told = 0, time.monotonic()
         while self._briefly("first look", lambda: self._value("select storage_cleanup.look_at_slice(%s)", _SLICE)):
             looked += _SLICE
-            if time.monotonic() > told + _TELL_SECONDS:
+            if time.monotonic() > told + TELL_SECONDS:
                 told = time.monotonic()
                 self._say(f"first look: {looked:,} jobs")
         self._briefly("usage", lambda: self._value("select storage_cleanup.remember_usage()"))
@@ -266,6 +296,9 @@ def main() -> int:
     except RefusedError as error:
         print(f"Not installed: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted: nothing is half done, and running it again goes on from here", file=sys.stderr)  # noqa: T201
+        return 130
     print("The installation is complete." if changed else "Nothing to do: all of it is there.")  # noqa: T201
     return 0
 

@@ -162,13 +162,11 @@ as $$
     order by wanted.name
 $$;
 
--- The triggers that bring new candidates, as far as they are missing or off.
+-- The triggers that bring new candidates, as far as they are missing, off or altered.
 create or replace function storage_cleanup.triggers_off() returns setof text
 language sql stable security definer set search_path = ''
 as $$
-    select wanted.name
-    from (values ('public.render_jobs', 'storage_cleanup_track_render'), ('public.user_assets', 'storage_cleanup_track_unsave')) as wanted (of_table, name)
-    where not exists (select from pg_trigger where tgrelid = of_table::regclass and tgname = wanted.name and tgenabled in ('O', 'A'))
+    select name from storage_cleanup.trigger_state() where fault is not null and name <> 'storage_cleanup_guard'
 $$;
 
 -- Foreign keys that reference render_jobs and have no index: their whole table is read for every row that is deleted.

@@ -282,6 +282,26 @@ def test_a_first_look_gives_way_to_who_completes_the_same_job(project: Database)
         assert owner.execute("select has_file from storage_cleanup.candidate").fetchall() == [(True,)]
 
 
+@pytest.mark.parametrize("tables", [("render_jobs", "user_assets"), ("user_assets", "render_jobs")])
+def test_the_script_gives_way_to_a_transaction_that_goes_from_one_table_to_the_other(
+    project: Database, tables: tuple[str, str]
+) -> None:
+    """Otherwise one of them would be the victim of a deadlock, and it may be the application."""
+    waiting = (
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '-- Storage Cleanup%'"
+    )
+    with project.connect(autocommit=False) as application, project.connect() as other, ThreadPoolExecutor(1) as pool:
+        application.execute(f"update {tables[0]} set created_at = now()".encode())
+        installation = pool.submit(by_script, project)
+        try:
+            wait_until(lambda: other.execute(waiting).fetchone() == (1,) or installation.done())
+            application.execute(f"update {tables[1]} set created_at = now()".encode())
+        finally:
+            application.commit()
+        installation.result()
+    assert is_trusted(project)
+
+
 def test_two_installations_do_not_meet(project: Database) -> None:
     with project.connect() as other:
         other.execute(f"select pg_advisory_lock({ONE_AT_A_TIME})".encode())
@@ -323,7 +343,10 @@ def test_it_may_be_interrupted_after_every_step(project: Database) -> None:
         assert steps > 10
 
 
-def test_an_index_that_was_interrupted_is_built_again(project: Database) -> None:
+def test_an_index_that_waits_says_for_whom_and_is_built_again_when_it_was_interrupted(
+    project: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TELL_SECONDS", 0.1)
     building = (
         "select count(*) from pg_stat_activity "
         "where query like 'create index concurrently%' and wait_event_type = 'Lock'"
@@ -332,6 +355,7 @@ def test_an_index_that_was_interrupted_is_built_again(project: Database) -> None
         application.execute(ONE_RENDER)
         installation = Background(project)
         wait_until(lambda: owner.execute(building).fetchone() == (1,))
+        installation.wait_for(f"waiting for writers before build for pid {application.info.backend_pid} of postgres")
         owner.execute(TERMINATE)
         with pytest.raises(RefusedError):
             installation.result.result(timeout=60)
