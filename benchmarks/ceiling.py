@@ -4,8 +4,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
-
 from benchmarks.project import Project
 
 #: Names in a request and requests in flight, as they are tried out.
@@ -16,15 +14,10 @@ def run(project: Project, names: Sequence[str], setting: tuple[int, int]) -> flo
     """Remove names; return how many a second."""
     size, in_flight = setting
     batches = [list(names[start : start + size]) for start in range(0, len(names), size)]
-    headers = {"Authorization": f"Bearer {project.key}", "apikey": project.key}
-    with (
-        httpx.Client(headers=headers, timeout=60) as storage,
-        ThreadPoolExecutor(in_flight) as threads,
-    ):
+    with project.http() as storage, ThreadPoolExecutor(in_flight) as threads:
 
         def remove(batch: list[str]) -> None:
-            url = f"{project.origin}/storage/v1/object/{project.bucket}"
-            storage.request("DELETE", url, json={"prefixes": batch}).raise_for_status()
+            storage.request("DELETE", f"/object/{project.bucket}", json={"prefixes": batch}).raise_for_status()
 
         started = time.perf_counter()
         list(threads.map(remove, batches))

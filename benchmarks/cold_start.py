@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from statistics import median
 
-from benchmarks.figures import Figure, at_most
+from benchmarks.figures import Figure, in_turn, ratios
 from benchmarks.handler import HANDLER, environment_for, output_of
 from benchmarks.project import Ground
 
@@ -20,16 +21,12 @@ def cold_start(ground: Ground, *, quick: bool) -> Iterator[Figure]:
         project.seed(0, saved=100)
         for program in ("", _IMPORTS, _ANSWER):  # once for the bytecode and the caches
             _seconds(program, environment)
-        bare, answers = [], []
-        for _ in range(pairs):
-            bare.append(_seconds(_IMPORTS, environment))
-            answers.append(_seconds(_ANSWER, environment))
-    ratios = tuple(answer / imports for answer, imports in zip(answers, bare, strict=True))
+        bare, answers = in_turn(pairs, *(partial(_seconds, program, environment) for program in (_IMPORTS, _ANSWER)))
     note = (
         f"{median(answers) * 1000:.0f} ms to the answer of an idle cycle, {median(bare) * 1000:.0f} ms for imports, "
         "both with the interpreter's start"
     )
-    yield Figure("cold_start_vs_imports", ratios, at_most(1.3), note)
+    yield Figure("cold_start_vs_imports", ratios(answers, bare), note)
 
 
 def _seconds(program: str, environment: Mapping[str, str]) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks.figures import Figure
 from benchmarks.handler import HANDLER, environment_for, output_of
-from benchmarks.project import EmbeddedProject, Ground
+from benchmarks.project import REAL_PACE_MS, Ground
 from local.postgres import ROOT
 from storage_cleanup.config.parameters import DEFAULTS
 
@@ -25,8 +25,6 @@ _MONTH_MINUTES = 730 * 60
 _MEMORY_MB = 512  # of the cleanup function in template.yaml
 _MB_OF_A_CPU = 1769  # Lambda gives CPU in proportion to memory; with so much, a function has one
 _LIMIT = int(DEFAULTS["limits/max-deletions-per-run"])
-#: What makes the emulator as fast as a real server was, see ``vs_ceiling_at_real_pace``.
-_REAL_PACE_MS = 600
 
 _PROGRAM = f"""
 import time
@@ -81,13 +79,14 @@ def cost(ground: Ground, *, quick: bool) -> Iterator[Figure]:
         output_of(_PROGRAM, environment)  # once for the bytecode and the caches
         init, first, warm = _parts(output_of(_PROGRAM, environment))
         project.seed(count, stored=False)
-        project.slow_down(_REAL_PACE_MS)
+        project.slow_down(REAL_PACE_MS)
         _, busy, _ = _parts(output_of(_PROGRAM, environment))
-        _assert_drained(project)
+        if left := project.count("storage.objects"):
+            raise RuntimeError(f"The cycle left {left} objects")
     cycles = 1_000_000 / count
     million = cycles * (INVOCATION + init.dollars + busy.dollars)
     note = f"{busy.billed_seconds:.1f} s billed ({busy.cpu_seconds:.2f} s CPU), {busy.logged / 1000:.0f} kB logged"
-    yield Figure("usd_per_million_orphans", (million,), None, f"{cycles:.0f} cold cycles of {count:,}: {note}")
+    yield Figure("usd_per_million_orphans", (million,), f"{cycles:.0f} cold cycles of {count:,}: {note}")
     # Lambda keeps an idle environment for minutes, not for an hour.
     for profile, parts in (("production", (init, first)), ("testing", (warm,))):
         minutes = int(DEFAULTS[f"{profile}/interval-minutes"])
@@ -96,10 +95,10 @@ def cost(ground: Ground, *, quick: bool) -> Iterator[Figure]:
             f"every {minutes} min, {sum(part.billed_seconds for part in parts) * 1000:.0f} ms billed"
             f"{' (cold)' if init in parts else ''}, {sum(part.logged for part in parts) / 1000:.1f} kB logged"
         )
-        yield Figure(f"usd_idle_month_{profile}", (month,), None, note)
+        yield Figure(f"usd_idle_month_{profile}", (month,), note)
     alarms = (ROOT / "template.yaml").read_text().count("Type: AWS::CloudWatch::Alarm")
     watching = len(busy.metrics) * METRIC_MONTH + alarms * ALARM_MONTH
-    yield Figure("usd_watching_month", (watching,), None, f"{len(busy.metrics)} metrics of cleanup, {alarms} alarms")
+    yield Figure("usd_watching_month", (watching,), f"{len(busy.metrics)} metrics of cleanup, {alarms} alarms")
 
 
 def _parts(output: str) -> list[Work]:
@@ -119,10 +118,3 @@ def _metrics(logged: str) -> frozenset[str]:
             dimensions = [f"{name}={blob[name]}" for name in directive["Dimensions"][0]]
             names |= {" ".join((metric["Name"], *sorted(dimensions))) for metric in directive["Metrics"]}
     return frozenset(names)
-
-
-def _assert_drained(project: EmbeddedProject) -> None:
-    with project.connect() as superuser:
-        row = superuser.execute("select count(*) from storage.objects").fetchone()
-    if row != (0,):
-        raise RuntimeError(f"The cycle left {row} objects")

@@ -4,18 +4,17 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any, Self
-from uuid import UUID
+from typing import Any
 
-from benchmarks.project import Project
+from benchmarks.project import Target
 from local.postgres import ROOT
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import RunOptions
-from storage_cleanup.config.parameters import DEFAULTS
-from storage_cleanup.config.settings import Settings
 from storage_cleanup.limits import MOST_REQUESTS
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Phase, Status, Trigger
@@ -41,7 +40,7 @@ class CycleRun:
         return self.files / self.seconds
 
 
-class TimedDatabase(Database):
+class _TimedDatabase(Database):
     """The adapter, remembering how long each call took."""
 
     def __init__(self, url: str) -> None:
@@ -56,7 +55,7 @@ class TimedDatabase(Database):
             self.calls.setdefault(name, []).append(time.perf_counter() - started)
 
 
-class _GuestDatabase(TimedDatabase):
+class _GuestDatabase(_TimedDatabase):
     """On somebody else's project, old history and what the triggers missed aren't the benchmark's business."""
 
     def prune(self, keep: timedelta) -> None:
@@ -78,23 +77,8 @@ class _SlowStore(ObjectStore):
         return super().remove(bucket, names)
 
 
-def settings_for(project: Project) -> Settings:
-    """Return the default settings for a project, without phase 1 and without limits that would end a drain."""
-    return Settings.from_parameters(
-        {
-            **DEFAULTS,
-            "phases/temp-files": "false",
-            "buckets": project.bucket,
-            "limits/max-saved-drop-percent": "100",
-            "supabase/url": project.origin,
-            "supabase/service-role-key": project.key,
-            "database/url": project.database_url,
-        }
-    )
-
-
 def run(
-    project: Project,
+    target: Target,
     *,
     in_flight: int = MOST_REQUESTS,
     delay: float = 0.0,
@@ -119,10 +103,11 @@ def run(
     RuntimeError
         The cycle didn't do what was expected.
     """
-    settings = settings_for(project)
+    # No limit may end a drain.
+    settings = target.settings(buckets=target.bucket, limits__max_saved_drop_percent="100")
     phases = frozenset({Phase.STORAGE_FILES, Phase.RENDER_JOBS})
-    age = timedelta(seconds=project.max_age_seconds)
-    plan = project.plan(
+    age = timedelta(seconds=target.max_age_seconds)
+    plan = target.plan(
         {
             "phases": sorted(phase.value for phase in phases),
             "max_age_minutes": round(age.total_seconds() / 60),
@@ -132,11 +117,11 @@ def run(
     )
     options = RunOptions(Trigger.MANUAL, False, phases, age, most, str(plan) if plan else None)
     watch = Watch(lambda: 7_200_000, lambda: True)
-    adapter = TimedDatabase if project.is_embedded else _GuestDatabase
+    adapter = _GuestDatabase if plan else _TimedDatabase
     started = time.perf_counter()
     with (
-        adapter(project.database_url) as database,
-        _SlowStore(project.origin, project.key, give_up=watch.stop_reason) as store,
+        adapter(target.database_url) as database,
+        _SlowStore(target.origin, target.key, give_up=watch.stop_reason) as store,
     ):
         store.delay = delay
         result = run_cycle(settings, options, database=database, store=store, watch=watch, most_requests=in_flight)
@@ -169,57 +154,39 @@ class WorkerRun:
     files: int
     rows: int
     peak_mb: float
-    slowest_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.finished - self.started
 
 
-class Worker:
-    """A process that is ready to run a cycle, with everything imported that the function imports."""
-
-    def __init__(self, project: Project, *, in_flight: int = MOST_REQUESTS) -> None:
-        order = {
-            "origin": project.origin, "key": project.key, "bucket": project.bucket,
-            "database_url": project.database_url, "in_flight": in_flight,
-        }  # fmt: skip
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", json.dumps(order)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        self._read()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def start(self) -> None:
-        """Let it begin."""
-        assert self._process.stdin
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-
-    def result(self) -> WorkerRun:
-        """Wait for its end."""
-        return WorkerRun(**json.loads(self._read()))
-
-    def _read(self) -> str:
-        assert self._process.stdout
-        if not (line := self._process.stdout.readline()):
-            raise RuntimeError("A worker has failed; its error is above")
-        return line
+def run_together(target: Target, number: int, *, in_flight: int = MOST_REQUESTS) -> list[WorkerRun]:
+    """Let processes begin together when each is ready, with everything imported that the function imports."""
+    order = json.dumps({"target": asdict(target), "in_flight": in_flight})
+    with ExitStack() as stack:
+        workers = [stack.enter_context(_worker(order)) for _ in range(number)]
+        for worker in workers:
+            _read(worker)
+        for worker in workers:
+            assert worker.stdin
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        return [WorkerRun(**json.loads(_read(worker))) for worker in workers]
 
 
-class WorkerProject(Project):
-    """A project as a worker is told about it."""
+@contextmanager
+def _worker(order: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.worker", order]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
-    def __init__(self, origin: str, key: str, bucket: str, database_url: str) -> None:
-        self.origin, self.key, self.bucket, self.database_url = origin, key, bucket, database_url
 
-    def seed(self, orphans: int, *, saved: int = 0, stored: bool = True) -> list[str]:
-        """Workers only clean up."""
-        raise NotImplementedError
-
-    def plan(self, options: Any, scope: Any) -> UUID | None:
-        """Workers run on the embedded stack only."""
-        return super().plan(options, scope)
+def _read(worker: subprocess.Popen[str]) -> str:
+    assert worker.stdout
+    if not (line := worker.stdout.readline()):
+        raise RuntimeError("A worker has failed; its error is above")
+    return line

@@ -1,8 +1,9 @@
 """Figures: medians of paired runs, with their spread, held against their goals."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,25 +13,19 @@ from typing import Any
 class Goal:
     """What a figure should be at least, or at most."""
 
+    sign: str
     limit: float
-    at_least: bool
 
     def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+        return f"{self.sign} {self.limit:g}"
 
     def is_met_by(self, value: float) -> bool:
         """Compare."""
-        return value >= self.limit if self.at_least else value <= self.limit
+        return value >= self.limit if self.sign == "≥" else value <= self.limit
 
 
-def at_least(limit: float) -> Goal:
-    """More is better."""
-    return Goal(limit, at_least=True)
-
-
-def at_most(limit: float) -> Goal:
-    """Less is better."""
-    return Goal(limit, at_least=False)
+at_least = partial(Goal, "≥")
+at_most = partial(Goal, "≤")
 
 
 @dataclass(frozen=True)
@@ -43,16 +38,16 @@ class Figure:
         Its name in ``build/bench.json``.
     values
         One value a pair of runs.
-    goal
-        None for what is only told.
     note
         What the ratio is made of, in absolute figures of this machine.
+    goal
+        None for what is only told.
     """
 
     key: str
     values: tuple[float, ...]
-    goal: Goal | None
     note: str = ""
+    goal: Goal | None = None
 
     @property
     def value(self) -> float:
@@ -108,17 +103,15 @@ def write(path: Path, figures: Iterable[Figure], about: dict[str, Any]) -> None:
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
-@dataclass(frozen=True)
-class Drain:
-    """A backlog of so many objects: how long it took, and the most memory that it needed."""
+def in_turn(pairs: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Take so many pairs of measurements, one after the other; return what each found."""
+    rounds = [[measure() for measure in measures] for _ in range(pairs)]
+    return [list(found) for found in zip(*rounds, strict=True)]
 
-    backlog: int
-    seconds: float
-    peak_mb: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it JSON-ready."""
-        return asdict(self)
+def ratios(upper: Iterable[float], lower: Iterable[float]) -> tuple[float, ...]:
+    """Divide the runs of each pair."""
+    return tuple(one / other for one, other in zip(upper, lower, strict=True))
 
 
 def rates(name: str, counts: Sequence[float]) -> str:

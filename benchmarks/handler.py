@@ -11,11 +11,10 @@ from contextlib import contextmanager
 
 from benchmarks.project import Ground, Project
 from local.aws import Aws
+from local.functions import RULE, function_environment
 from local.postgres import ROOT
 from local.stack import PARAMETER_PATH
-from storage_cleanup.config.parameters import DEFAULTS, SECRETS
-
-_RULE = "storage-cleanup-local-schedule"
+from storage_cleanup.config.parameters import SECRETS
 
 HANDLER = """
 import json, pathlib, sys
@@ -36,23 +35,12 @@ def answer():
 def environment_for(ground: Ground, project: Project) -> Iterator[Mapping[str, str]]:
     """Yield the environment of a deployed function, with its parameters and its rule in moto."""
     with Aws(ground.directory / "aws") as aws:
-        values = {
-            **DEFAULTS,
-            "phases/temp-files": "false",
-            "buckets": project.bucket,
-            "supabase/url": project.origin,
-            "supabase/service-role-key": project.key,
-            "database/url": project.database_url,
-        }
-        aws.put_parameters(PARAMETER_PATH, values, SECRETS)
-        aws.put_rule(_RULE, int(values["production/interval-minutes"]))
+        parameters = project.parameters(phases__temp_files="false", buckets=project.bucket)
+        aws.put_parameters(PARAMETER_PATH, parameters, SECRETS)
+        aws.put_rule(RULE, int(parameters["production/interval-minutes"]))
         yield {
             **os.environ,
-            **aws.environment(),
-            "PARAMETER_PATH": PARAMETER_PATH,
-            "RULE_NAME": _RULE,
-            "POWERTOOLS_SERVICE_NAME": "storage-cleanup-local",
-            "POWERTOOLS_METRICS_NAMESPACE": "StorageCleanup",
+            **function_environment(aws),
             "PYTHONPATH": f"{ROOT / 'layers' / 'storage_cleanup'}",
             "PYTHONDONTWRITEBYTECODE": "",  # the layers carry bytecode
         }

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from math import log10
 from pathlib import Path
 
-from benchmarks.figures import Drain
+from benchmarks.cycles import WorkerRun
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 400, 70, 70, 50, 60
 _TIME, _MEMORY, _INK = "#1a6fb0", "#c2562b", "#444444"
 
 
-def draw(path: Path, drains: Sequence[Drain]) -> None:
+def draw(path: Path, drains: Sequence[WorkerRun]) -> None:
     """Write the plot: backlog and seconds on logarithmic scales, megabytes from zero."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_svg(drains))
 
 
-def _svg(drains: Sequence[Drain]) -> str:
-    first, last = drains[0].backlog, drains[-1].backlog
+def _svg(drains: Sequence[WorkerRun]) -> str:
+    first, last = drains[0].files, drains[-1].files
     slow, quick = max(drain.seconds for drain in drains), min(drain.seconds for drain in drains)
     decades = range(int(log10(quick)) - (quick < 1), int(log10(slow)) + 2)
     most_mb = max(200.0, *(drain.peak_mb * 1.2 for drain in drains))
@@ -51,9 +51,9 @@ def _svg(drains: Sequence[Drain]) -> str:
         _text(_WIDTH - _RIGHT + 8, y_memory(megabytes) + 4, str(megabytes), "start", _MEMORY)
         for megabytes in range(0, int(most_mb) + 1, 50)
     ]
-    parts += [_text(x(drain.backlog), _HEIGHT - _BOTTOM + 18, f"{drain.backlog:,}", "middle") for drain in drains]
-    parts += _curve([(x(d.backlog), y_time(d.seconds), f"{d.seconds:.1f} s") for d in drains], _TIME)
-    parts += _curve([(x(d.backlog), y_memory(d.peak_mb), f"{d.peak_mb:.0f} MB") for d in drains], _MEMORY)
+    parts += [_text(x(drain.files), _HEIGHT - _BOTTOM + 18, f"{drain.files:,}", "middle") for drain in drains]
+    parts += _curve([(x(d.files), y_time(d.seconds), f"{d.seconds:.1f} s") for d in drains], _TIME)
+    parts += _curve([(x(d.files), y_memory(d.peak_mb), f"{d.peak_mb:.0f} MB") for d in drains], _MEMORY)
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -28,7 +28,7 @@ def profile(ground: Ground, *, quick: bool) -> Iterator[Figure]:
         rates.append(run.rate)
     note = f"{sum(rates) / runs:,.0f} objects/s"
     for name, values in shares.items():
-        yield Figure(f"cpu_us_{name}", tuple(values), None, note)
+        yield Figure(f"cpu_us_{name}", tuple(values), note)
 
 
 def _accounts(directory: str) -> dict[str, float]:

@@ -3,21 +3,27 @@
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
+import httpx
 import psycopg
 
+import local.ground
+import local.project
 from local.keys import Keys
-from local.postgres import SUPERUSER, Database, Postgres
-from local.stack import own_directory
-from local.storage_emulator import StorageServer
+from local.postgres import SUPERUSER, Database
+from local.storage import StorageServer
 
 AGE_SECONDS = 7200
 """How old seeded jobs and files are."""
+
+REAL_PACE_MS = 600
+"""What makes the emulator as slow as a real server was (6,027 names/s with 500 names and 8 in flight)."""
 
 _NUMBERS = count(1)
 
@@ -63,23 +69,32 @@ alter table public.user_assets disable trigger storage_cleanup_guard;
 _WITH_TRIGGERS = "alter table public.user_assets enable always trigger storage_cleanup_guard;"
 
 
-class Project(ABC):
-    """A project with orphans in a bucket of its own.
+@dataclass
+class Target(local.project.Project):
+    """A project with orphans in a bucket, as it is handed to other processes.
 
     Attributes
     ----------
-    is_embedded
-        Whether it is the embedded stack's: then the server can be told to be slow or to push back.
     max_age_seconds
         The age from which orphans that ``seed`` has made may go.
     """
 
-    is_embedded = True
-    max_age_seconds = 3600.0
-    origin: str
-    key: str
     bucket: str
-    database_url: str
+    max_age_seconds: float = 3600.0
+
+    def http(self) -> httpx.Client:
+        """Return a client of Storage's own API, which nothing of the product stands between."""
+        headers = {"Authorization": f"Bearer {self.key}", "apikey": self.key}
+        return httpx.Client(base_url=f"{self.origin}/storage/v1", headers=headers, timeout=60)
+
+    def plan(self, options: Mapping[str, Any], scope: Mapping[str, Any]) -> UUID | None:
+        """Return the plan that keeps the next cycle to this project's own orphans; None where there are no others."""
+        del options, scope
+        return None
+
+
+class Project(Target, ABC):
+    """A project with orphans in a bucket of its own."""
 
     @abstractmethod
     def seed(self, orphans: int, *, saved: int = 0, stored: bool = True) -> list[str]:
@@ -93,23 +108,30 @@ class Project(ABC):
             Whether files have bytes, and not only rows; those of the saved never have.
         """
 
-    def plan(self, options: Mapping[str, Any], scope: Mapping[str, Any]) -> UUID | None:
-        """Return the plan that keeps the next cycle to this project's own orphans; None where there are no others."""
-        del options, scope
-        return None
+
+class Source(Protocol):
+    """Where projects come from.
+
+    Attributes
+    ----------
+    is_embedded
+        Whether it is the embedded stack: then the server can be told to be slow or to push back.
+    """
+
+    is_embedded: bool
+
+    def project(self) -> AbstractContextManager[Project]:
+        """Yield a project without orphans of the benchmark, which are gone again afterwards."""
 
 
 class EmbeddedProject(Project):
     """A database of its own on the embedded stack, with Storage bound to it."""
 
     def __init__(self, database: Database, storage: StorageServer, files: Path) -> None:
+        super().__init__(storage.url, Keys().service_role, database.url(), "images")
         self._database = database
         self._files = files
         self.storage = storage
-        self.origin = storage.url
-        self.key = Keys().service_role
-        self.bucket = "images"
-        self.database_url = database.url()
 
     def connect(self, role: str = SUPERUSER) -> psycopg.Connection[tuple[Any, ...]]:
         """Connect to the database, as the superuser unless told otherwise."""
@@ -140,6 +162,12 @@ class EmbeddedProject(Project):
             superuser.execute("checkpoint")
         return names
 
+    def count(self, table: str) -> int:
+        """Return how many rows a table has."""
+        with self.connect() as superuser:
+            (rows,) = superuser.execute(f"select count(*) from {table}").fetchone() or (0,)  # noqa: S608
+        return int(rows)
+
     def slow_down(self, milliseconds: int) -> None:
         """Make the server take so much longer for each removal."""
         self.storage.inject(operations=["remove"], latency_ms=milliseconds)
@@ -151,43 +179,25 @@ class EmbeddedProject(Project):
         )
 
 
-class Ground:
+class Ground(local.ground.Ground):
     """The servers of the embedded stack that benchmarks need."""
 
-    def __init__(self, directory: Path, postgres: Postgres, storage: StorageServer) -> None:
-        self.directory = directory
-        self.postgres = postgres
-        self._storage = storage
+    is_embedded = True
 
     @contextmanager
     def project(self) -> Iterator[EmbeddedProject]:
         """Yield a new project, which is gone afterwards."""
         name = f"bench_{next(_NUMBERS)}"
-        self.postgres.create_database(name)
-        database = Database(self.postgres, name)
-        with database.connect(SUPERUSER) as superuser:
-            superuser.execute("insert into storage.buckets (id, name) values ('images', 'images')")
         files = self.directory / "bytes" / name
-        self._storage.use(database.url("supabase_storage_admin"), files)
+        database = self.create(name, files)
         try:
-            yield EmbeddedProject(database, self._storage, files)
+            yield EmbeddedProject(database, self.storage, files)
         finally:
-            self._storage.release()
+            self.storage.release()
             self.postgres.drop_database(name)
             shutil.rmtree(files, ignore_errors=True)
 
 
-@contextmanager
-def embedded() -> Iterator[Ground]:
-    """Start Postgres and the emulator, without what the machine doesn't need for this."""
-    directory = own_directory("bench")
-    directory.mkdir(exist_ok=True)
-    try:
-        with (
-            Postgres(directory / "postgres", settings={"max_wal_size": "8GB", "shared_buffers": "512MB"}) as postgres,
-            StorageServer(directory / "storage") as storage,
-        ):
-            postgres.prepare_template()
-            yield Ground(directory, postgres, storage)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+def embedded() -> AbstractContextManager[Ground]:
+    """Start Postgres, with memory enough for the largest backlog, and the emulator."""
+    return Ground.prepared("bench", settings={"max_wal_size": "8GB", "shared_buffers": "512MB"})

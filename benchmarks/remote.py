@@ -8,13 +8,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import psycopg
 
 from benchmarks.project import AGE_SECONDS, Project
 from local.application import age_jobs
+from local.project import project_in
 
-VARIABLES = ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL")
 _UPLOADS = 8
 _NOT_EMPTY = (
     "DATABASE_URL has claims that are not finished, which a cycle would finish: let the cleanup run first, "
@@ -33,20 +32,15 @@ class RemoteProject(Project):
     """
 
     is_embedded = False
-    max_age_seconds = 60.0  # Storage says when a file was made, and nobody can make it older
 
     def __init__(self, origin: str, key: str, database_url: str) -> None:
-        self.origin, self.key, self.database_url = origin.rstrip("/"), key, database_url
-        self.bucket = f"benchmark-{uuid4().hex[:12]}"
+        # Storage says when a file was made, and nobody can make it older.
+        super().__init__(origin.rstrip("/"), key, database_url, f"benchmark-{uuid4().hex[:12]}", max_age_seconds=60.0)
         self._jobs: list[UUID] = []
-        self._http = httpx.Client(
-            base_url=f"{self.origin}/storage/v1",
-            headers={"Authorization": f"Bearer {key}", "apikey": key},
-            timeout=60,
-        )
+        self._http = self.http()
 
     @contextmanager
-    def borrowed(self) -> Iterator["RemoteProject"]:
+    def project(self) -> Iterator["RemoteProject"]:
         """Yield the project with a bucket of its own; take back all that was added."""
         with self._connect() as database:
             if database.execute(
@@ -143,13 +137,13 @@ def from_environment(environment: Mapping[str, str]) -> RemoteProject | None:
     NotUsableError
         Some are missing, or the project isn't ready.
     """
-    values = [environment.get(name, "") for name in VARIABLES]
-    if not any(values):
+    try:
+        named = project_in(environment)
+    except ValueError as error:
+        raise NotUsableError(error) from error
+    if named is None:
         return None
-    if not all(values):
-        missing = ", ".join(name for name, value in zip(VARIABLES, values, strict=True) if not value)
-        raise NotUsableError(f"Another project needs all three variables; missing: {missing}")
-    project = RemoteProject(*values)
+    project = RemoteProject(named.origin, named.key, named.database_url)
     try:
         with psycopg.connect(project.database_url, connect_timeout=10, prepare_threshold=None) as database:
             database.execute("select id from public.render_jobs limit 0")

@@ -5,37 +5,26 @@ import os
 import resource
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import cycles
+from benchmarks.project import Target
 from local.functions import load_function
 
 
 def main() -> None:
     """Import what the function imports, wait for the word, run a cycle, and tell."""
     order = json.loads(sys.argv[1])
-    in_flight = order.pop("in_flight")
-    project = cycles.WorkerProject(**order)
+    target = Target(**order["target"])
     answers, sys.stdout = sys.stdout, Path(os.devnull).open("w")  # noqa: SIM115 - the function's log goes nowhere
     load_function("cleanup")
     print("ready", file=answers, flush=True)
     sys.stdin.readline()
     started = time.monotonic()
-    run = cycles.run(project, in_flight=in_flight)
-    print(
-        json.dumps(
-            {
-                "started": started,
-                "finished": time.monotonic(),
-                "files": run.files,
-                "rows": run.rows,
-                "peak_mb": peak_mb(),
-                "slowest_seconds": run.slowest_seconds,
-            }
-        ),
-        file=answers,
-        flush=True,
-    )
+    run = cycles.run(target, in_flight=order["in_flight"])
+    told = cycles.WorkerRun(started, time.monotonic(), run.files, run.rows, peak_mb())
+    print(json.dumps(asdict(told)), file=answers, flush=True)
 
 
 def peak_mb() -> float:

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import psycopg
+from psycopg.types.json import Jsonb
 from supabase import Client, ClientOptions, create_client
 
 from local.postgres import Database
@@ -114,12 +115,11 @@ class Application:
     ) -> UUID:
         """Add a row to ``render_jobs`` whose URL says whatever it is given."""
         with self._owner.transaction():
-            row = self._owner.execute(
+            inserted = self._owner.execute(
                 "insert into render_jobs (user_id, status, output_url) values (%s, %s, %s) returning id",
                 (user or uuid4(), status, output_url),
-            ).fetchone()
-            assert row
-            job = UUID(str(row[0]))
+            )
+            job: UUID = _only(inserted)
             self.age_jobs([job], age)
         return job
 
@@ -138,8 +138,8 @@ class Application:
 
     def render_many(self, count: int, *, age: timedelta = TWO_HOURS, bucket: str = "images") -> list[Render]:
         """Add that many completed jobs with files of ten bytes, by SQL alone: no bytes are stored."""
-        with self._clock_maker() as superuser:
-            rows = superuser.execute(
+        with self._superuser.transaction():
+            rows = self._superuser.execute(
                 """
                 with job as (
                     insert into render_jobs (user_id, status, output_url)
@@ -158,7 +158,7 @@ class Application:
                 """,
                 {"origin": self._origin, "bucket": bucket, "age": age, "count": count},
             ).fetchall()
-            age_jobs(superuser, [job for job, _, _ in rows], age)
+            age_jobs(self._superuser, [job for job, _, _ in rows], age)
         return [Render(job, user, bucket, key.removeprefix(f"{bucket}/"), b"") for job, user, key in rows]
 
     def render_files(self, count: int, *, age: timedelta = TWO_HOURS, bucket: str = "images") -> list[Render]:
@@ -179,19 +179,11 @@ class Application:
     def link(self, bucket: str, name: str, kind: Link) -> str:
         """Return a URL of a file, in one of the shapes that applications keep."""
         files = self._storage.storage.from_(bucket)
-        match kind:
-            case Link.SIGNED:
-                return str(files.create_signed_url(name, 3600)["signedURL"])
-            case Link.SIGNED_RELATIVE:
-                return str(files.create_signed_url(name, 3600)["signedURL"]).removeprefix(f"{self._origin}/storage/v1")
-            case Link.PUBLIC:
-                return str(files.get_public_url(name)).removesuffix("?")
-            case Link.AUTHENTICATED:
-                return (
-                    str(files.get_public_url(name))
-                    .removesuffix("?")
-                    .replace("/object/public/", "/object/authenticated/")
-                )
+        if kind in (Link.SIGNED, Link.SIGNED_RELATIVE):
+            signed = str(files.create_signed_url(name, 3600)["signedURL"])
+            return signed if kind is Link.SIGNED else signed.removeprefix(f"{self._origin}/storage/v1")
+        public = str(files.get_public_url(name)).removesuffix("?")
+        return public if kind is Link.PUBLIC else public.replace("/object/public/", "/object/authenticated/")
 
     # -- saving ----------------------------------------------------------------------------------------------------
 
@@ -204,17 +196,14 @@ class Application:
             It comes too late: the output is being removed.
         """
         with self._signed_in(render.user_id):
-            row = self._user.execute(
-                "insert into user_assets (user_id, asset_type, metadata, file_size) "
-                "values (%s, 'generated_saved', %s, %s) returning id",
-                (
-                    render.user_id,
-                    json.dumps(metadata or {"render_job_id": str(render.job_id)}),
-                    len(render.content),
-                ),
-            ).fetchone()
-        assert row
-        return UUID(str(row[0]))
+            asset: UUID = _only(
+                self._user.execute(
+                    "insert into user_assets (user_id, asset_type, metadata, file_size) "
+                    "values (%s, 'generated_saved', %s, %s) returning id",
+                    (render.user_id, Jsonb(metadata or {"render_job_id": str(render.job_id)}), len(render.content)),
+                )
+            )
+        return asset
 
     def save_many(self, renders: list[Render]) -> None:
         """Save many outputs in one statement."""
@@ -237,11 +226,11 @@ class Application:
 
     def jobs(self) -> set[UUID]:
         """Return the ids of all rows of ``render_jobs``."""
-        return {UUID(str(row[0])) for row in self._owner.execute("select id from render_jobs")}
+        return {job for (job,) in self._owner.execute("select id from render_jobs")}
 
     def files(self) -> set[tuple[str, str]]:
         """Return bucket and name of all files."""
-        return {(row[0], row[1]) for row in self._storage_owner.execute("select bucket_id, name from storage.objects")}
+        return set(self._storage_owner.execute("select bucket_id, name from storage.objects").fetchall())
 
     def download(self, render: Render) -> bytes:
         """Return the bytes of a render's file, as Storage serves them."""
@@ -253,17 +242,16 @@ class Application:
 
     def saved_assets(self) -> int:
         """Return how many assets name a job."""
-        row = self._owner.execute("select count(*) from user_assets where metadata ? 'render_job_id'").fetchone()
-        assert row
-        return int(row[0])
+        return int(_only(self._owner.execute("select count(*) from user_assets where metadata ? 'render_job_id'")))
 
     def _put(self, bucket: str, name: str, content: bytes) -> None:
         self._storage.storage.from_(bucket).upload(name, content, {"content-type": "image/png", "upsert": "true"})
 
     def _age_files(self, bucket: str, names: Collection[str], age: timedelta) -> None:
-        with self._clock_maker() as superuser:
-            superuser.execute("set local session_replication_role = replica")
-            superuser.execute(
+        with self._superuser.transaction():
+            # Storage's own trigger would write today's date.
+            self._superuser.execute("set local session_replication_role = replica")
+            self._superuser.execute(
                 "update storage.objects set created_at = now() - %(age)s, updated_at = now() - %(age)s "
                 "where bucket_id = %(bucket)s and name = any(%(names)s)",
                 {"age": age, "bucket": bucket, "names": list(names)},
@@ -278,8 +266,9 @@ class Application:
             )
             yield
 
-    @contextmanager
-    def _clock_maker(self) -> Iterator[psycopg.Connection[Any]]:
-        """Open a transaction that may write dates: Storage's own trigger would write today's."""
-        with self._superuser.transaction():
-            yield self._superuser
+
+def _only(cursor: psycopg.Cursor[Any]) -> Any:
+    """Return the one value of a statement's one row."""
+    row = cursor.fetchone()
+    assert row
+    return row[0]

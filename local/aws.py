@@ -5,13 +5,12 @@ import os
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import boto3
 import httpx
 
-from local.process import Process, answers, free_port
+from local.process import Server
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
@@ -22,7 +21,7 @@ REGION = "eu-central-1"
 _CREDENTIAL = "embedded"
 
 
-class Aws:
+class Aws(Server):
     """A running server that plays AWS, and helpers to fill it.
 
     Parameters
@@ -32,46 +31,27 @@ class Aws:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        port = free_port()
-        self.endpoint_url = f"http://127.0.0.1:{port}"
-        self._process = Process(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], log=directory / "aws.log"
-        )
-        self._is_ready = functools.partial(answers, port)
+        super().__init__([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p"], log=directory / "aws.log")
         # Credentials that are good here only, so that no mistake can reach a real account.
         self._session = boto3.Session(
             aws_access_key_id=_CREDENTIAL, aws_secret_access_key=_CREDENTIAL, region_name=REGION
         )
-
-    def __enter__(self) -> Self:
-        self.wait_until_ready()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def wait_until_ready(self) -> None:
-        """Return once the server answers."""
-        self._process.wait_until(self._is_ready)
 
     def stop(self) -> None:
         """End the server. Stopping twice is fine."""
         for name in ("ssm", "events"):
             if client := self.__dict__.pop(name, None):
                 client.close()
-        self._process.stop()
+        super().stop()
 
     def reset(self) -> None:
         """Forget everything that was put in."""
-        httpx.post(f"{self.endpoint_url}/moto-api/reset", timeout=10).raise_for_status()
+        httpx.post(f"{self.url}/moto-api/reset", timeout=10).raise_for_status()
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which any AWS SDK talks to this server, and to no other."""
         return {
-            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": _CREDENTIAL,
             "AWS_SECRET_ACCESS_KEY": _CREDENTIAL,
             "AWS_SESSION_TOKEN": _CREDENTIAL,
@@ -85,12 +65,12 @@ class Aws:
     @functools.cached_property
     def ssm(self) -> "SSMClient":
         """A client of Parameter Store."""
-        return self._session.client("ssm", endpoint_url=self.endpoint_url)
+        return self._session.client("ssm", endpoint_url=self.url)
 
     @functools.cached_property
     def events(self) -> "EventBridgeClient":
         """A client of EventBridge."""
-        return self._session.client("events", endpoint_url=self.endpoint_url)
+        return self._session.client("events", endpoint_url=self.url)
 
     def put_parameters(self, path: str, values: Mapping[str, str], secure: Collection[str] = ()) -> None:
         """Write parameters below a path, over what is there; those named in ``secure`` as SecureString."""

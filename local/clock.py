@@ -14,13 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 from uuid import uuid4
 
 from local.aws import REGION, Aws
 from local.functions import ACCOUNT, RULE, Functions
 from local.postgres import ROOT
-from local.scenario import embedded
+from local.scenario import Scene, embedded
 from local.stack import PARAMETER_PATH
 from storage_cleanup.scheduling.rate import Interval
 
@@ -96,6 +96,15 @@ class Clock:
         return self._functions.invoke("schedule_sync", parameter_change_event(path))
 
 
+@contextlib.contextmanager
+def scheduled(log: TextIO) -> Iterator[tuple[Scene, Clock]]:
+    """Start an embedded stack on which the scenario has been played, with the rule of the profile ``production``."""
+    with embedded() as scene:
+        clock = Clock(scene.stack.aws, scene.functions(log))
+        clock.deploy(PRODUCTION)
+        yield scene, clock
+
+
 def scheduled_event() -> dict[str, Any]:
     """Return the event that a rule sends when its time has come, in the shape of ``events/scheduled.json``."""
     return _event("scheduled.json", resources=[f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{RULE}"])
@@ -113,9 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m local.clock", description=main.__doc__)
     parser.add_argument("--now", action="store_true", help="fire once, at once, and end")
     options = parser.parse_args(arguments)
-    with embedded() as scene:
-        clock = Clock(scene.stack.aws, scene.functions(sys.stderr))
-        clock.deploy(PRODUCTION)
+    with scheduled(sys.stderr) as (_, clock):
         print(f"{RULE} has {clock.expression}; Ctrl-C ends", file=sys.stderr)
         with contextlib.suppress(KeyboardInterrupt):
             for answer in [clock.fire_now()] if options.now else clock.answers():

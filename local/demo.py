@@ -21,11 +21,11 @@ from rich.table import Table
 
 from local import checks
 from local.checks import Check, State
-from local.clock import PRODUCTION, Clock
+from local.clock import Clock, scheduled
 from local.functions import RULE
 from local.postgres import ROOT
 from local.report import write_report
-from local.scenario import Case, Fate, Scenario, Scene, embedded
+from local.scenario import Case, Fate, Scenario, Scene
 from storage_cleanup.model.reasons import meaning
 
 _AGE = timedelta(minutes=60)
@@ -38,10 +38,8 @@ def main() -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without ✓ gets a ?
     console = Console(highlight=False)
     console.print("Starting PostgreSQL, Storage and AWS; people render and save ...")
-    with embedded() as scene:
+    with scheduled(io.StringIO()) as (scene, clock):
         console.print(f"  {_seconds(began)}: all is there (servers alone: {scene.stack.seconds_to_start:.1f} s)")
-        clock = Clock(scene.stack.aws, scene.functions(io.StringIO()))
-        clock.deploy(PRODUCTION)
         results = [*_first_cycle(console, scene, clock), *_afterwards(console, scene, clock)]
         report = write_report(scene.stack.aws)
     console.rule("Checks", characters="-")

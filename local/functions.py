@@ -4,13 +4,14 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from types import ModuleType
 from typing import Any, TextIO
+from unittest.mock import patch
 
 from local.aws import REGION, Aws
 from local.postgres import ROOT
@@ -57,14 +58,14 @@ class Functions:
     """
 
     def __init__(self, aws: Aws, log: TextIO, *, ahead: timedelta = timedelta(0)) -> None:
-        self._environment = {**aws.environment(), **_own_variables()}
+        self._environment = function_environment(aws)
         self._log = log
         self._ahead = ahead
         self._loaded: dict[str, ModuleType] = {}
 
     def invoke(self, name: str, event: object, *, seconds: float = 900) -> dict[str, Any]:
         """Invoke a function and return its answer, as JSON carries it. What the handler raises comes through."""
-        with _variables(self._environment), redirect_stdout(self._log):
+        with patch.dict(os.environ, self._environment), redirect_stdout(self._log):
             if name not in self._loaded:
                 self._loaded[name] = load_function(name)
                 if name == "cleanup":
@@ -97,9 +98,10 @@ def _set_ahead(cleanup: ModuleType, ahead: timedelta) -> None:
     vars(cleanup)["run_cycle"] = partial(cleanup.run_cycle, now=lambda: time.time() + ahead.total_seconds())
 
 
-def _own_variables() -> dict[str, str]:
-    """Return the variables that ``template.yaml`` gives its functions."""
+def function_environment(aws: Aws) -> dict[str, str]:
+    """Return the variables that ``template.yaml`` gives its functions, and those that lead any AWS SDK here."""
     return {
+        **aws.environment(),
         "PARAMETER_PATH": PARAMETER_PATH,
         "RULE_NAME": RULE,
         "POWERTOOLS_SERVICE_NAME": f"storage-cleanup-{STAGE}",
@@ -110,17 +112,3 @@ def _own_variables() -> dict[str, str]:
 def _copy(value: object) -> Any:
     """Return a value as it arrives behind an invocation: what isn't JSON fails here."""
     return json.loads(json.dumps(value))
-
-
-@contextmanager
-def _variables(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -21,7 +21,6 @@ failed, and 2 when there was nothing to invoke it with.
 import argparse
 import json
 import os
-import shutil
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,16 +31,14 @@ from typing import Any
 from local.aws import Aws
 from local.clock import PRODUCTION, Clock
 from local.functions import Functions, function_for
+from local.project import parameter_name, project_in
 from local.scenario import embedded
-from local.stack import own_directory, parameter_name, write_parameters
-from storage_cleanup.config.parameters import PARAMETERS
+from local.stack import PARAMETER_PATH, workspace
+from storage_cleanup.config.parameters import PARAMETERS, SECRETS
 from storage_cleanup.errors import StorageCleanupError
 
 PREFIX = "STORAGE_CLEANUP_"
 """What the variables that set parameters begin with."""
-
-PROJECT = ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "DATABASE_URL")
-"""The variables that name another project."""
 
 
 class UsageError(Exception):
@@ -66,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parameters_in(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters that variables set, by their names as ``write_parameters`` takes them.
+    """Return the parameters that variables set, by their names as ``Project.parameters`` takes them.
 
     Raises
     ------
@@ -96,31 +93,21 @@ def _read(path: Path) -> Any:
 @contextmanager
 def _stack(environment: Mapping[str, str], parameters: Mapping[str, str]) -> Iterator[tuple[Aws, Functions]]:
     """Yield AWS and the functions, for the project that the variables name or an embedded one."""
-    project = [environment.get(name) or None for name in PROJECT]
-    if not any(project):
+    try:
+        project = project_in(environment)
+    except ValueError as error:
+        raise UsageError(error) from error
+    if not project:
         print("Starting the embedded stack; people render and save ...", file=sys.stderr)
         with embedded(**parameters) as scene:
             yield scene.stack.aws, scene.functions(sys.stderr)
         return
-    url, key, database = project
-    if not (url and key and database):
-        missing = [name for name, value in zip(PROJECT, project, strict=True) if not value]
-        raise UsageError(f"{', '.join(PROJECT)} belong together; missing: {', '.join(missing)}")
-    with _directory() as directory, Aws(directory) as aws:
+    with workspace("invoke") as directory, Aws(directory) as aws:
         temp = directory / "temp"
         temp.mkdir()
-        write_parameters(aws, url, key, database, {"temp__directories": str(temp), **parameters})
+        own = project.parameters(**{"temp__directories": str(temp), **parameters})
+        aws.put_parameters(PARAMETER_PATH, own, SECRETS)
         yield aws, Functions(aws, sys.stderr)
-
-
-@contextmanager
-def _directory() -> Iterator[Path]:
-    directory = own_directory("invoke")
-    directory.mkdir(exist_ok=True)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _invoke(functions: Functions, event: Any) -> int:

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -44,9 +43,11 @@ _SETTINGS = {
     "jit": "off",
     "log_min_messages": "fatal",
 }
-_INSTALLATION = (
+_APPLICATION = (
     (SUPERUSER, ROOT / "local" / "sql" / "supabase.sql"),
     ("postgres", ROOT / "local" / "sql" / "application.sql"),
+)
+_PRODUCT = (
     ("postgres", ROOT / "database" / "install.sql"),
     ("postgres", ROOT / "local" / "sql" / "worker.sql"),
 )
@@ -81,9 +82,7 @@ class Postgres:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -118,12 +117,11 @@ class Postgres:
         login, query = ("authenticator", f"?options={quote(f'-c role={user}')}") if user in API_ROLES else (user, "")
         return f"postgresql://{quote(login)}@127.0.0.1:{self.port}/{quote(database)}{query}"
 
-    def install(self, database: str = "postgres") -> None:
-        """Make a database look like Supabase's, with the sample application and, when it exists, this project's SQL."""
-        for role, script in _INSTALLATION:
-            if script.exists():
-                with self._connect(role, database) as connection:
-                    connection.execute(script.read_bytes())
+    def install(self, database: str = "postgres", *, product: bool = True) -> None:
+        """Make a database look like Supabase's, with the sample application and, unless told otherwise, our own SQL."""
+        for role, script in (*_APPLICATION, *(_PRODUCT if product else ())):
+            with self._connect(role, database) as connection:
+                connection.execute(script.read_bytes())
 
     def prepare_template(self) -> None:
         """Prepare, once a cluster, the database that ``create_database`` copies."""

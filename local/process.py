@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 # The guardian ends the server when its standard input reaches its end. The kernel closes that pipe however this process
 # ends, be it by SIGKILL. A session of its own keeps a Ctrl-C in the terminal away from the server until then.
@@ -99,6 +100,44 @@ class Process:
         except subprocess.TimeoutExpired:
             os.killpg(self._guardian.pid, 9)
             self._guardian.wait()
+
+
+class Server:
+    """A server that listens on a port of its own, running inside a ``with`` block; it may also be started before.
+
+    Parameters
+    ----------
+    command
+        Program and arguments, of which the port is the last.
+    log, environment
+        As ``Process`` takes them.
+
+    Attributes
+    ----------
+    url
+        Its origin.
+    """
+
+    def __init__(self, command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._process = Process([*command, str(self._port)], log=log, environment=environment)
+
+    def __enter__(self) -> Self:
+        self.wait_until_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def wait_until_ready(self) -> None:
+        """Return once the server answers."""
+        self._process.wait_until(lambda: answers(self._port))
+
+    def stop(self) -> None:
+        """End the server. Stopping twice is fine."""
+        self._process.stop()
 
 
 def answers(port: int) -> bool:

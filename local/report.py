@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from local.aws import Aws
-from local.clock import PRODUCTION, Clock
+from local.clock import scheduled
 from local.functions import Functions
 from local.postgres import ROOT
-from local.scenario import embedded
 from storage_cleanup.events.health import Period
 
 PAGE = ROOT / "build" / "report.html"
@@ -41,9 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("period", nargs="?", type=Period, choices=list(Period), default=Period.DAILY)
     period = parser.parse_args(arguments).period
     print("Starting the embedded stack; people render and save ...", file=sys.stderr)
-    with embedded() as scene:
-        clock = Clock(scene.stack.aws, scene.functions(io.StringIO()))
-        clock.deploy(PRODUCTION)
+    with scheduled(io.StringIO()) as (scene, clock):
         clock.fire_now()
         path = write_report(scene.stack.aws, period=period)
     print(f"The report lies in {path.relative_to(ROOT)}; its figures in {path.with_suffix('.json').relative_to(ROOT)}.")

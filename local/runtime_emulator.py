@@ -9,14 +9,13 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
+from local.postgres import ROOT
 from local.process import answers, free_port
 
-ROOT = Path(__file__).parent.parent
 _LOCK = ROOT / "requirements/sam.txt"
 # What the managed runtime brings: the runtime client, boto3, and all that they need.
 _RUNTIME = frozenset(
@@ -103,8 +102,6 @@ class RuntimeEmulator:
         *,
         log: Path,
         timeout_seconds: int = 60,
-        memory_mb: int = 512,
-        handler: str = "app.lambda_handler",
     ) -> None:
         emulator = find_emulator()
         if emulator is None:
@@ -119,12 +116,13 @@ class RuntimeEmulator:
             "LAMBDA_TASK_ROOT": str(function_dir),
             "AWS_LAMBDA_FUNCTION_NAME": function_dir.name,
             "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout_seconds),
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
             **environment,
         }
         command: list[str | Path] = [emulator, "--log-level", "info"]
         command += ["--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"]
-        command += ["--runtime-api-address", f"127.0.0.1:{api_port}", python, "-m", "awslambdaric", handler]
+        command += ["--runtime-api-address", f"127.0.0.1:{api_port}"]
+        command += [python, "-m", "awslambdaric", "app.lambda_handler"]
         with log.open("wb") as output:
             # A group of its own, for the emulator's child outlives it.
             self._process = subprocess.Popen(
@@ -139,9 +137,7 @@ class RuntimeEmulator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def invoke(self, event: Mapping[str, Any]) -> dict[str, Any]:

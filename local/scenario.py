@@ -13,7 +13,7 @@ from uuid import UUID
 
 from local.application import Application, Link, Render
 from local.functions import Functions
-from local.stack import Stack
+from local.stack import Stack, running_stack
 
 SAVED_IMAGES, SAVED_VIDEOS = 850, 170
 ORPHANED_IMAGES, ORPHANED_VIDEOS = 90, 30
@@ -119,10 +119,13 @@ class Scene:
 @contextmanager
 def embedded(**parameters: str) -> Iterator[Scene]:
     """Start an embedded stack, play the scenario, and write the parameters: defaults and those given."""
-    with Stack() as stack, closing(_people(stack)) as application:
+    with (
+        running_stack() as stack,
+        closing(Application(stack.database, stack.storage.url, stack.keys.service_role)) as application,
+    ):
         directory = stack.directory / "temp"
         scenario = play(application, directory)
-        stack.put_parameters(**{"temp__directories": str(directory), **parameters})
+        stack.put_parameters("storage_cleanup_worker", **{"temp__directories": str(directory), **parameters})
         # Other people's directories are judged by the true time.
         ahead = timedelta(0) if "temp__directories" in parameters else AHEAD
         yield Scene(stack, application, scenario, ahead)
@@ -143,10 +146,6 @@ def play(application: Application, temp: Path) -> Scenario:
         temp=_temporary(temp),
         latecomer=latecomer,
     )
-
-
-def _people(stack: Stack) -> Application:
-    return Application(stack.database, stack.storage_url, stack.keys.service_role)
 
 
 # -- jobs and files ----------------------------------------------------------------------------------------------------

@@ -4,19 +4,20 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 from supabase import Client, ClientOptions, create_client
 
 from local.aws import Aws
 from local.keys import Keys
 from local.postgres import STACK_DIRECTORY, Database, Postgres
-from local.storage_emulator import StorageServer
-from storage_cleanup.config.parameters import DEFAULTS, SECRETS
+from local.project import Project
+from local.storage import StorageServer
+from storage_cleanup.config.parameters import SECRETS
 
 STAGE = "local"
 PARAMETER_PATH = f"/storage-cleanup/{STAGE}"
@@ -25,101 +26,55 @@ PARAMETER_PATH = f"/storage-cleanup/{STAGE}"
 BUCKETS: Mapping[str, bool] = {"images": False, "videos": True}
 
 
-class Stack:
-    """The embedded stack, running inside a ``with`` block.
+@dataclass(frozen=True)
+class Servers:
+    """What the cleanup runs against: a database, Storage bound to it, and AWS."""
 
-    Parameters
-    ----------
-    directory
-        Where everything lives and disappears with the stack; by default one of its own below ``.stack/``.
-    version
-        Major version of PostgreSQL.
+    database: Database
+    storage: StorageServer
+    aws: Aws
+    keys: Keys
+
+    def put_parameters(self, role: str = "postgres", **overrides: str) -> None:
+        """Write the whole parameter tree of stage ``local``, see ``Project``; cycles reach the database as the role."""
+        project = Project(self.storage.url, self.keys.service_role, self.database.url(role))
+        self.aws.put_parameters(PARAMETER_PATH, project.parameters(**overrides), SECRETS)
+
+
+@dataclass(frozen=True)
+class Stack(Servers):
+    """A whole stack of its own.
 
     Attributes
     ----------
+    directory
+        Where everything lives and disappears with the stack.
     seconds_to_start
         How long it took to start.
-
-    Examples
-    --------
-    >>> with Stack() as stack:  # doctest: +SKIP
-    ...     stack.put_parameters(profile="testing")
-    ...     os.environ |= stack.environment()
     """
 
-    def __init__(self, directory: Path | None = None, *, version: int = 18) -> None:
-        self.directory = directory or own_directory("stack")
-        self.keys = Keys()
-        self.postgres = Postgres(self.directory / "postgres", version)
-        self.database = Database(self.postgres, "postgres")
-        self.seconds_to_start = 0.0
-        self._exit = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        began = time.monotonic()
-        with contextlib.ExitStack() as started:
-            started.callback(shutil.rmtree, self.directory, ignore_errors=True)
-            # The slowest first: they start while Postgres does.
-            self.aws = Aws(self.directory)
-            started.callback(self.aws.stop)
-            self.storage = StorageServer(
-                self.directory, self.database.url("supabase_storage_admin"), jwt_secret=self.keys.secret
-            )
-            started.callback(self.storage.stop)
-            started.enter_context(self.postgres)
-            self.postgres.install()
-            self.storage.wait_until_ready()
-            create_buckets(self.storage.url, self.keys.service_role)
-            self.aws.wait_until_ready()
-            self._exit = started.pop_all()
-        self.seconds_to_start = time.monotonic() - began
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._exit.close()
-
-    def database_url(self, role: str = "postgres") -> str:
-        """Return the URL with which a role reaches the database."""
-        return self.database.url(role)
-
-    @property
-    def storage_url(self) -> str:
-        """Origin of the Supabase project; Storage lies below ``/storage/v1``."""
-        return self.storage.url
-
-    def environment(self) -> dict[str, str]:
-        """Return the variables with which any AWS SDK talks to this stack."""
-        return self.aws.environment()
-
-    def put_parameters(self, **overrides: str) -> None:
-        """Write the whole parameter tree of stage ``local``, as ``write_parameters`` does; cycles run as the worker."""
-        database_url = self.database_url("storage_cleanup_worker")
-        write_parameters(self.aws, self.storage_url, self.keys.service_role, database_url, overrides)
+    directory: Path
+    seconds_to_start: float
 
 
-def parameter_name(name: str) -> str:
-    """Return the name of a parameter that is written as Python has it."""
-    return name.replace("__", "/").replace("_", "-")
-
-
-def write_parameters(
-    aws: Aws, storage_url: str, service_role_key: str, database_url: str, overrides: Mapping[str, str]
-) -> None:
-    """Write the whole parameter tree of stage ``local``: the defaults, where the stack is, and the overrides.
-
-    Names of overrides may be written as Python has them: ``limits__max_deletions_per_run`` is
-    ``limits/max-deletions-per-run``.
-    """
-    values = {
-        **DEFAULTS,
-        "supabase/url": storage_url,
-        "supabase/service-role-key": service_role_key,
-        "database/url": database_url,
-        **{parameter_name(name): value for name, value in overrides.items()},
-    }
-    aws.put_parameters(PARAMETER_PATH, values, SECRETS)
+@contextlib.contextmanager
+def running_stack() -> Iterator[Stack]:
+    """Start all servers, and stop them afterwards."""
+    began = time.monotonic()
+    with workspace("stack") as directory, contextlib.ExitStack() as started:
+        # The slowest first: they start while Postgres does.
+        aws = Aws(directory)
+        started.callback(aws.stop)
+        storage = StorageServer(directory)
+        started.callback(storage.stop)
+        postgres = started.enter_context(Postgres(directory / "postgres"))
+        postgres.install()
+        database, keys = Database(postgres, "postgres"), Keys()
+        storage.wait_until_ready()
+        storage.use(database.url("supabase_storage_admin"))
+        create_buckets(storage.url, keys.service_role)
+        aws.wait_until_ready()
+        yield Stack(database, storage, aws, keys, directory, time.monotonic() - began)
 
 
 def create_buckets(url: str, service_role_key: str) -> None:
@@ -130,21 +85,22 @@ def create_buckets(url: str, service_role_key: str) -> None:
             client.storage.create_bucket(bucket, options={"public": public})
 
 
+@contextlib.contextmanager
+def workspace(purpose: str) -> Iterator[Path]:
+    """Yield a directory below ``.stack/`` for this process alone, which is gone afterwards."""
+    directory = own_directory(purpose)
+    directory.mkdir(exist_ok=True)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def own_directory(purpose: str) -> Path:
     """Return a directory below ``.stack/`` for this process alone, and remove those of processes that are gone."""
     STACK_DIRECTORY.mkdir(exist_ok=True)
     for directory in STACK_DIRECTORY.glob("*-*"):
         owner = directory.name.rpartition("-")[2]
-        if owner.isdigit() and not _is_alive(int(owner)):
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(directory, ignore_errors=True)
     return STACK_DIRECTORY / f"{purpose}-{os.getpid()}"
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

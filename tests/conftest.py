@@ -1,44 +1,38 @@
 """The embedded stack for tests: servers start once a session, state is new for every test."""
 
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from local import stack
 from local.aws import Aws
 from local.keys import Keys
 from local.postgres import Database, Postgres
-from local.stack import BUCKETS, own_directory, write_parameters
-from local.storage_emulator import StorageServer
+from local.stack import BUCKETS, workspace
+from local.storage import StorageServer
 from storage_cleanup.aws import clients
 
 _NUMBERS = count(1)
 _BUCKET_ROWS = [(bucket, bucket, public) for bucket, public in BUCKETS.items()]
 
 
-@dataclass(frozen=True)
-class Servers:
-    """What an integration test runs against: a database, Storage bound to it, and AWS."""
+class Servers(stack.Servers):
+    """What an integration test runs against."""
 
-    database: Database
-    storage: StorageServer
-    aws: Aws
-    keys: Keys
-
-    def put_parameters(self, **overrides: str) -> None:
-        """Write the whole parameter tree of stage ``local``; see ``local.stack.write_parameters``."""
-        write_parameters(self.aws, self.storage.url, self.keys.service_role, self.database.url(), overrides)
+    def execute(self, statement: str | bytes, *values: object, role: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run one statement in the database, and return the rows that it has."""
+        with self.database.connect(role) as connection:
+            done = connection.execute(statement.encode() if isinstance(statement, str) else statement, values or None)
+            return done.fetchall() if done.description else []
 
 
 @pytest.fixture(scope="session")
 def stack_directory() -> Iterator[Path]:
-    directory = own_directory("tests")
-    directory.mkdir(exist_ok=True)
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
+    with workspace("tests") as directory:
+        yield directory
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ mutmut changes the code in small ways, and a change that no unit test notices is
 from its path below ``src``, so it works on a copy in ``build/mutants``. ``docs/mutants.md`` says which may survive.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "build" / "mutants"
 PACKAGE = ROOT / "layers" / "storage_cleanup" / "storage_cleanup"
 MUTATED = ("storage/paths.py", "cleanup/circuit_breaker.py", "events/*.py", "config/*.py")
-MODULES = ("storage.paths", "cleanup.circuit_breaker", "events", "config")
 CONFIGURATION = """\
 [tool.mutmut]
 source_paths = ["src"]
@@ -26,12 +26,32 @@ pythonpath = ["."]
 addopts = "--import-mode=importlib"
 timeout = 120
 """
-# The same examples every time, or a mutant dies in one run and survives the next.
+# What runs on import (the tables of fields and parameters) belongs to every test of its room, and runs anew for every
+# mutant. The examples are the same every time, or a mutant dies in one run and survives the next.
 CONFTEST = """\
+import sys
+
+import pytest
 from hypothesis import settings
+from mutmut.state import state
 
 settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
 settings.load_profile("mutants")
+_ran_on_import = set()
+
+
+def pytest_sessionstart():
+    for name in [name for name in sys.modules if name.startswith(("storage_cleanup", "tests.unit"))]:
+        del sys.modules[name]
+
+
+def pytest_collection_finish():
+    _ran_on_import.update(state()._stats)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item):
+    state()._stats.update(name for name in _ran_on_import if f"/{name.split('.')[1]}/" in item.nodeid)
 """
 
 
@@ -43,15 +63,15 @@ def prepare() -> None:
     shutil.copytree(ROOT / "tests" / "unit", PLACE / "tests" / "unit", ignore=copied)
     (PLACE / "tests" / "conftest.py").write_text(CONFTEST)
     tests = [
-        str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / "unit").rglob("test_*.py")) if _matters(path)
+        str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / "unit").rglob("test_*.py")) if _moves(path)
     ]
     mutated = [f"src/storage_cleanup/{pattern}" for pattern in MUTATED]
     (PLACE / "pyproject.toml").write_text(CONFIGURATION.format(mutated=mutated, tests=tests))
 
 
-def _matters(test: Path) -> bool:
-    text = test.read_text()
-    return any(f"storage_cleanup.{module}" in text for module in MODULES) and "ROOT" not in text
+def _moves(test: Path) -> bool:
+    """Tell whether a test needs nothing of the repository but the package."""
+    return not re.search(r"__file__|^from (local|database)\b", test.read_text(), re.MULTILINE)
 
 
 def main(names: list[str]) -> int:

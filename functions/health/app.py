@@ -47,7 +47,7 @@ def _health(seconds: float) -> HealthAnswer:
 
 
 def _report(period: Period, seconds: float) -> dict[str, Any]:
-    # The layer of the chart library is for reports only, and takes time to import.
+    # The chart library is for reports only, and takes time to import.
     from storage_cleanup.reports.delivery import Address, deliver  # noqa: PLC0415
     from storage_cleanup.reports.figures import gather, make_report  # noqa: PLC0415
     from storage_cleanup.reports.page import render_page  # noqa: PLC0415

@@ -1,15 +1,18 @@
-"""``python -m local.storage_emulator``: run the emulator in the foreground."""
+"""Run the emulator in the foreground, until the process is ended.
+
+STORAGE_JWT_SECRET has the secret with which the keys that it accepts are signed; PUT /_control/target tells it which
+database and directory to serve.
+"""
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.test import run_wsgi_app
 
-from local.keys import JWT_SECRET
-from local.storage_emulator.app import Emulator, create_app
+from local.storage_emulator.app import create_app
+from local.storage_emulator.emulator import Emulator
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -45,15 +48,9 @@ class _Handler(WSGIRequestHandler):
 def main() -> None:
     """Serve until the process is ended."""
     parser = argparse.ArgumentParser(prog="python -m local.storage_emulator", description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument(
-        "--database-url", help="database that holds the rows; without it one has to be set by /_control"
-    )
-    parser.add_argument("--directory", type=Path, help="directory that holds the bytes")
+    parser.add_argument("port", type=int, help="of the loopback interface")
     options = parser.parse_args()
-    emulator = Emulator(os.environ.get("STORAGE_JWT_SECRET", JWT_SECRET))
-    if options.database_url and options.directory:
-        emulator.use(options.database_url, options.directory)
+    emulator = Emulator(os.environ["STORAGE_JWT_SECRET"])
     make_server(
         "127.0.0.1", options.port, create_app(emulator), threaded=True, request_handler=_Handler
     ).serve_forever()

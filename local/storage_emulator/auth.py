@@ -1,6 +1,7 @@
-"""Who is asking: the bearer's JWT."""
+"""Who is asking: the bearer's JWT, or the token of a signed URL."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ class Caller:
 
 #: What the server does in its own name.
 SERVER = Caller("supabase_storage_admin", {})
+#: As whom the holder of a signed upload URL acts.
+SERVICE_ROLE = Caller("service_role", {})
 
 
 def authenticate(authorization: str | None, secret: str) -> Caller:
@@ -63,3 +66,8 @@ def verify(token: str, secret: str) -> dict[str, Any]:
     except jwt.InvalidTokenError:
         raise errors.unauthorized("Invalid Compact JWS") from None
     return claims
+
+
+def sign(claims: Mapping[str, Any], secret: str, *, lifetime: int) -> str:
+    """Return a token that expires ``lifetime`` seconds from now."""
+    return jwt.encode({**claims, "exp": int(time.time()) + lifetime}, secret, algorithm="HS256")

@@ -44,7 +44,8 @@ def describe(cursor: Cursor, bucket: str | None = None) -> list[dict[str, Any]]:
         """,
         {"bucket": bucket},
     )
-    found: list[dict[str, Any]] = _value(cursor)
+    found: list[dict[str, Any]]
+    (found,) = cursor.fetchone() or ([],)
     if bucket is not None and not found:
         raise errors.no_such_bucket()
     return found
@@ -62,9 +63,7 @@ def delete(cursor: Cursor, bucket: str) -> None:
     try:
         cursor.execute("delete from storage.buckets where id = %s", (bucket,))
     except postgres.ForeignKeyViolation:
-        raise errors.StorageError(
-            409, "ResourceNotEmpty", "The bucket you tried to delete is not empty", "ResourceNotEmpty"
-        ) from None
+        raise errors.bucket_not_empty() from None
 
 
 def empty(cursor: Cursor, bucket: str) -> list[str]:
@@ -72,8 +71,3 @@ def empty(cursor: Cursor, bucket: str) -> list[str]:
     describe(cursor, bucket)
     cursor.execute("delete from storage.objects where bucket_id = %s returning version", (bucket,))
     return [version for (version,) in cursor]
-
-
-def _value(cursor: Cursor) -> Any:
-    row = cursor.fetchone()
-    return row[0] if row else None

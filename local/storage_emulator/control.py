@@ -1,40 +1,20 @@
-"""The routes by which tests steer the emulator, below ``/_control``; a real server has nothing like them."""
+"""The routes by which tests steer the emulator, below ``/_control``; a real server has nothing like them.
 
-from pathlib import Path
-from typing import Protocol
+Faults and counters know an operation by the name of its view in ``routes``: ``remove``, ``upload``, ``list_folder`` ...
+"""
 
 from flask import Blueprint, Response, jsonify, request
 
-from local.storage_emulator.faults import Faults
-from local.storage_emulator.stats import Stats
+from local.storage_emulator.emulator import Emulator
 
 
-class Steerable(Protocol):
-    """What can be steered."""
-
-    stats: Stats
-    faults: Faults
-
-    def use(self, database_url: str, directory: Path, *, pool_size: int, statement_timeout_ms: int) -> None:
-        """Work on a database and a directory from now on."""
-
-    def release(self) -> None:
-        """Let go of the database."""
-
-
-def control_routes(emulator: Steerable) -> Blueprint:
+def control_routes(emulator: Emulator) -> Blueprint:
     """Return the routes that steer an emulator."""
     control = Blueprint("control", __name__, url_prefix="/_control")
 
     @control.put("/target")
     def use() -> Response:
-        wanted = request.get_json()
-        emulator.use(
-            wanted["database_url"],
-            Path(wanted["directory"]),
-            pool_size=wanted["pool_size"],
-            statement_timeout_ms=wanted["statement_timeout_ms"],
-        )
+        emulator.use(**request.get_json())
         return jsonify({})
 
     @control.delete("/target")
@@ -45,14 +25,14 @@ def control_routes(emulator: Steerable) -> Blueprint:
     @control.put("/faults")
     def configure_faults() -> Response | tuple[Response, int]:
         try:
-            emulator.faults.configure(request.get_json())
-        except ValueError as error:
+            emulator.faults.configure(**request.get_json())
+        except (TypeError, ValueError) as error:
             return jsonify({"message": str(error)}), 400
         return jsonify({})
 
     @control.delete("/faults")
     def clear_faults() -> Response:
-        emulator.faults.configure({})
+        emulator.faults.configure()
         return jsonify({})
 
     @control.get("/stats")

@@ -1,5 +1,6 @@
 """The error answers of the Storage server."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import psycopg
@@ -31,10 +32,6 @@ class StorageError(Exception):
         return self.status if self.status in _PASSED_THROUGH else 400
 
 
-class PoolExhaustedError(Exception):
-    """No connection to the database came free in time."""
-
-
 def invalid_request(message: str, *, error: str = "Error") -> StorageError:
     """Return the answer to a request that the server can't read."""
     return StorageError(400, error, message, "InvalidRequest")
@@ -50,56 +47,32 @@ def invalid_key(name: str) -> StorageError:
     return StorageError(400, "InvalidKey", f"Invalid key: {name}", "InvalidKey")
 
 
-def no_such_bucket() -> StorageError:
-    """Return the answer to a bucket that is missing, or that the caller may not see."""
-    return StorageError(404, "Bucket not found", "Bucket not found", "NoSuchBucket")
-
-
-def no_such_object() -> StorageError:
-    """Return the answer to an object that is missing, or that the caller may not see."""
-    return StorageError(404, "not_found", "Object not found", "NoSuchKey")
-
-
 def duplicate(code: str) -> StorageError:
     """Return the answer to a name that is taken."""
     return StorageError(409, "Duplicate", "The resource already exists", code)
 
 
-def body_too_large() -> StorageError:
-    """Return the answer to more JSON than the server reads."""
-    return StorageError(413, "Error", "Request body is too large", "InvalidRequest")
+def _worded(status: int, error: str, message: str, code: str) -> Callable[[], StorageError]:
+    return functools.partial(StorageError, status, error, message, code)
 
 
-def internal() -> StorageError:
-    """Return the answer to whatever the server has no words for."""
-    return StorageError(500, "Internal", "Internal Server Error", "InternalError")
-
-
-def database_timeout() -> StorageError:
-    """Return the answer of a server that waited too long for its database."""
-    return StorageError(544, "DatabaseTimeout", "The connection to the database timed out", "DatabaseTimeout")
-
-
-def too_many_connections() -> StorageError:
-    """Return the answer of a server whose database has no slot left."""
-    return StorageError(
-        429, "too_many_connections", "Too many connections issued to the database", "TooManyConnections"
-    )
-
-
-def read_only() -> StorageError:
-    """Return the answer of a server whose database takes no writes."""
-    return StorageError(503, "DatabaseReadOnly", "The database is in read-only mode", "DatabaseReadOnly")
-
-
-def no_related_resource() -> StorageError:
-    """Return the answer to a request for something in a bucket that is missing."""
-    return StorageError(404, "InvalidRequest", "The related resource does not exist", "InvalidRequest")
-
-
-def slow_down() -> StorageError:
-    """Return the answer of a server whose backend is overloaded."""
-    return StorageError(503, "Please reduce your request rate.", "SlowDown", "SlowDown")
+# Missing, or hidden from the caller.
+no_such_bucket = _worded(404, "Bucket not found", "Bucket not found", "NoSuchBucket")
+no_such_object = _worded(404, "not_found", "Object not found", "NoSuchKey")
+no_related_resource = _worded(404, "InvalidRequest", "The related resource does not exist", "InvalidRequest")
+# Not as it should be.
+bucket_not_empty = _worded(409, "ResourceNotEmpty", "The bucket you tried to delete is not empty", "ResourceNotEmpty")
+body_too_large = _worded(413, "Error", "Request body is too large", "InvalidRequest")
+invalid_signature = _worded(400, "InvalidSignature", "The signature doesn't match the URL", "InvalidSignature")
+not_emulated = _worded(501, "NotImplemented", "The emulator lists without folders, by name", "NotImplemented")
+# The server's own trouble, with its database or its backend.
+internal = _worded(500, "Internal", "Internal Server Error", "InternalError")
+database_timeout = _worded(544, "DatabaseTimeout", "The connection to the database timed out", "DatabaseTimeout")
+too_many_connections = _worded(
+    429, "too_many_connections", "Too many connections issued to the database", "TooManyConnections"
+)
+read_only = _worded(503, "DatabaseReadOnly", "The database is in read-only mode", "DatabaseReadOnly")
+slow_down = _worded(503, "Please reduce your request rate.", "SlowDown", "SlowDown")
 
 
 def translate(error: psycopg.Error) -> StorageError:

@@ -4,9 +4,8 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
 
 from flask import Response, g, request
 
@@ -70,24 +69,28 @@ class Faults:
         self._stats = stats
         self._lock = threading.Lock()
         self._released = threading.Event()
-        self.configure({})
+        self.configure()
 
-    def configure(self, wanted: Mapping[str, Any]) -> None:
+    def configure(
+        self,
+        *,
+        probabilities: Mapping[str, float] | None = None,
+        seed: int = 0,
+        operations: Collection[str] | None = None,
+        poisoned_names: Collection[str] = (),
+        latency_ms: float = 0,
+        hang_seconds: float = 30,
+    ) -> None:
         """Replace the configuration, and end the hanging requests of the old one."""
-        unknown = wanted.keys() - {
-            *("probabilities", "seed", "operations", "poisoned_names", "latency_ms", "hang_seconds")
-        }
-        if unknown:
-            raise ValueError(f"Unknown: {', '.join(sorted(unknown))}")
         with self._lock:
             self._released.set()
             self._released = threading.Event()
-            self._probabilities = {Fault(kind): float(p) for kind, p in wanted.get("probabilities", {}).items()}
-            self._random = random.Random(wanted.get("seed", 0))
-            self._operations = wanted.get("operations")
-            self._poisoned = frozenset(wanted.get("poisoned_names", ()))
-            self._latency = wanted.get("latency_ms", 0) / 1000
-            self._hang_seconds = wanted.get("hang_seconds", 30)
+            self._probabilities = {Fault(kind): float(p) for kind, p in (probabilities or {}).items()}
+            self._random = random.Random(seed)
+            self._operations = operations
+            self._poisoned = frozenset(poisoned_names)
+            self._latency = latency_ms / 1000
+            self._hang_seconds = hang_seconds
 
     def around(self, operation: str, act: Callable[[], Response]) -> Response:
         """Run an operation, or not, and answer, or not."""
@@ -97,7 +100,7 @@ class Faults:
         fault = self._draw(operation) if suffers else None
         if fault is None:
             return act()
-        self._stats.count_fault(fault)
+        self._stats.count("faults", [fault])
         return self._inject(fault, act)
 
     def share(self, names: Sequence[str]) -> Sequence[str]:
@@ -107,7 +110,7 @@ class Faults:
     def check_poison(self, names: Sequence[str]) -> None:
         """Raise if the server can't stomach one of these names."""
         if not self._poisoned.isdisjoint(names):
-            self._stats.count_fault("poisoned")
+            self._stats.count("faults", ["poisoned"])
             raise errors.internal()
 
     def _draw(self, operation: str) -> Fault | None:

@@ -1,6 +1,5 @@
 """What the server does with objects: rows of ``storage.objects``. Their bytes are the caller's business."""
 
-import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,10 +110,7 @@ def upload(cursor: Cursor, new: Upload, *, upsert: bool) -> tuple[str, str | Non
 def find(cursor: Cursor, bucket: str, name: str) -> Found:
     """Return an object that the caller may see."""
     cursor.execute("select version, metadata from storage.objects where bucket_id = %s and name = %s", (bucket, name))
-    row = cursor.fetchone()
-    if row is None:
-        raise errors.no_such_object()
-    return Found(*row)
+    return Found(*_row(cursor))
 
 
 def move(cursor: Cursor, source: tuple[str, str], destination: tuple[str, str], version: str) -> str:
@@ -128,10 +124,8 @@ def move(cursor: Cursor, source: tuple[str, str], destination: tuple[str, str], 
         """,
         (*source, *destination, version),
     )
-    row = cursor.fetchone()
-    if row is None:
-        raise errors.no_such_object()
-    return str(row[0])
+    (replaced,) = _row(cursor)
+    return str(replaced)
 
 
 def copy(cursor: Cursor, source: tuple[str, str], destination: tuple[str, str], version: str) -> tuple[str, str]:
@@ -167,80 +161,13 @@ def info(cursor: Cursor, bucket: str, name: str) -> dict[str, Any]:
         """,
         (bucket, name),
     )
-    row = cursor.fetchone()
-    if row is None:
-        raise errors.no_such_object()
-    answer: dict[str, Any] = row[0]
+    answer: dict[str, Any]
+    (answer,) = _row(cursor)
     return answer
 
 
-def list_folder(cursor: Cursor, bucket: str, request: dict[str, Any]) -> str:
-    """Return a page of one folder, objects and folders mixed, as JSON text."""
-    prefix = request.get("prefix", "")
-    order = request.get("sortBy") or {}
-    column, direction = order.get("column", "name"), order.get("order", "asc")
-    if column not in {"name", "updated_at", "created_at", "last_accessed_at"} or direction not in {"asc", "desc"}:
-        raise errors.invalid_request("body/sortBy must name a column and asc or desc")
-    cursor.execute(
-        sql.SQL(
-            """
-            with entry as (
-              select substr(name, length(%(prefix)s) + 1) as rest, *
-              from storage.objects where bucket_id = %(bucket)s and starts_with(name, %(prefix)s)
-            ), level (name, id, updated_at, created_at, last_accessed_at, metadata) as (
-              select distinct split_part(rest, '/', 1), null::uuid, null::timestamptz, null::timestamptz,
-                     null::timestamptz, null::jsonb
-              from entry where strpos(rest, '/') > 0
-              union all
-              select rest, id, updated_at, created_at, last_accessed_at, metadata
-              from entry where strpos(rest, '/') = 0
-            ), page as (
-              select * from level where starts_with(lower(name), lower(%(search)s))
-              order by {} {}, name limit %(limit)s offset %(offset)s
-            )
-            select coalesce(json_agg(page), '[]')::text from page
-            """
-        ).format(sql.Identifier(column), sql.SQL(direction)),
-        {
-            "bucket": bucket,
-            "prefix": f"{prefix.rstrip('/')}/" if prefix else "",
-            "search": request.get("search") or "",
-            "limit": request.get("limit", 100),
-            "offset": request.get("offset", 0),
-        },
-    )
-    (page,) = _row(cursor)
-    return str(page)
-
-
-def list_by_cursor(cursor: Cursor, bucket: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Return a page of all objects below a prefix, in the order of their names."""
-    if request.get("with_delimiter") or request.get("sortBy"):
-        raise errors.StorageError(
-            501, "NotImplemented", "The emulator lists without folders, by name", "NotImplemented"
-        )
-    after = base64.b64decode(request.get("cursor") or "").decode().removeprefix("l:")
-    limit = min(request.get("limit", 1000), 1000)
-    cursor.execute(
-        """
-        select json_build_object('id', id, 'name', name, 'metadata', metadata, 'updated_at', updated_at,
-                                 'created_at', created_at, 'last_accessed_at', last_accessed_at)
-        from storage.objects
-        where bucket_id = %s and starts_with(name, %s) and name collate "C" > %s
-        order by name collate "C" limit %s
-        """,
-        (bucket, request.get("prefix", ""), after, limit + 1),
-    )
-    found = [row for (row,) in cursor]
-    page, more = found[:limit], len(found) > limit
-    answer: dict[str, Any] = {"hasNext": more}
-    if more:
-        last = page[-1]["name"]
-        answer |= {"nextCursor": base64.b64encode(f"l:{last}".encode()).decode(), "nextCursorKey": last}
-    return answer | {"folders": [], "objects": page}
-
-
 def _row(cursor: Cursor) -> tuple[Any, ...]:
+    """Return the row that a statement about one object has found."""
     row = cursor.fetchone()
     if row is None:
         raise errors.no_such_object()

@@ -8,9 +8,12 @@ from typing import Any
 import psycopg
 
 from local.storage_emulator.auth import Caller
-from local.storage_emulator.errors import PoolExhaustedError
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+
+class PoolExhaustedError(Exception):
+    """No connection to the database came free in time."""
 
 
 class Pool:

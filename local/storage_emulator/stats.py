@@ -3,11 +3,13 @@
 import threading
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
+
+Kind = Literal["requests", "removals", "faults"]
 
 
 class Stats:
-    """Counters since the last reset."""
+    """Counters since the last reset: of operations, of ``<bucket>/<name>`` removed, and of faults injected."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -16,34 +18,19 @@ class Stats:
     def reset(self) -> None:
         """Start again from nothing."""
         with self._lock:
-            self._requests: Counter[str] = Counter()
-            self._removals: Counter[str] = Counter()
-            self._faults: Counter[str] = Counter()
+            self._counters: dict[Kind, Counter[str]] = {
+                "requests": Counter(),
+                "removals": Counter(),
+                "faults": Counter(),
+            }
 
-    def count_request(self, operation: str) -> None:
-        """Count one request."""
+    def count(self, kind: Kind, things: Iterable[str]) -> None:
+        """Count each of these once more."""
         with self._lock:
-            self._requests[operation] += 1
-
-    def count_removals(self, bucket: str, names: Iterable[str]) -> None:
-        """Count objects whose row was removed."""
-        with self._lock:
-            self._removals.update(f"{bucket}/{name}" for name in names)
-
-    def count_fault(self, kind: str) -> None:
-        """Count one fault that was injected."""
-        with self._lock:
-            self._faults[kind] += 1
+            self._counters[kind].update(things)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all counters as JSON-ready values.
-
-        ``removals`` says how often each ``<bucket>/<name>`` was removed.
-        """
+        """Return all counters as JSON-ready values, and the sum of all removals as ``names_removed``."""
         with self._lock:
-            return {
-                "requests": dict(self._requests),
-                "names_removed": self._removals.total(),
-                "removals": dict(self._removals),
-                "faults": dict(self._faults),
-            }
+            counted: dict[str, Any] = {kind: dict(counter) for kind, counter in self._counters.items()}
+            return {**counted, "names_removed": self._counters["removals"].total()}

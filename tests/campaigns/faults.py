@@ -25,14 +25,14 @@ import psycopg
 from local.application import Application, Render
 from local.keys import Keys
 from local.postgres import Database as LocalDatabase
-from local.storage_emulator import StorageServer
+from local.storage import StorageServer
 from local.storage_emulator.faults import Fault
 from storage_cleanup.errors import DatabaseError
 from storage_cleanup.limits import LOCK_TIMEOUT, PAGE_SIZE, HttpPatience
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Phase
 from storage_cleanup.postgres.connection import Transactions
-from tests.campaigns.ground import Ground, prepared_ground
+from tests.campaigns.ground import Ground
 from tests.campaigns.report import Figures, missed
 from tests.integration.direct import cycle
 
@@ -426,7 +426,7 @@ class Faults:
     def run(self, seed: int, short: bool) -> Figures:
         """Play every fault at every probability; in the short form, each fault once."""
         tally, chooser = Tally(), random.Random(seed)
-        with silence(), prepared_ground("faults") as ground:
+        with silence(), Ground.prepared("faults") as ground:
             for index, (name, injection) in enumerate({**STORAGE, **DATABASE}.items()):
                 if short and index % 4 != seed % 4:
                     continue

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from psycopg import errors as pg
 
 from local.postgres import Database, Postgres
-from local.stack import own_directory
+from local.stack import workspace
 from storage_cleanup.cleanup.options import resolve
 from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.cleanup.phases.temp_files import clean_temp_files
@@ -36,7 +36,7 @@ from storage_cleanup.errors import ConfigurationError, RequestError
 from storage_cleanup.events.cleanup import parse_cleanup_event
 from storage_cleanup.storage.paths import LEGAL_IN_NAMES, SHAPES, StorageObject, parse_storage_url
 from tests.campaigns.faults import silence
-from tests.campaigns.ground import Ground, prepared_ground
+from tests.campaigns.ground import Ground
 from tests.campaigns.report import Figures, missed
 from tests.unit.examples import PARAMETERS, jwt
 
@@ -762,13 +762,11 @@ def connected(ground: Ground) -> Iterator[psycopg.Connection[Any]]:
 @contextmanager
 def connected_to_oldest() -> Iterator[psycopg.Connection[Any]]:
     """Connect to a database of the oldest PostgreSQL that the wheel has: versions read the same SQL differently."""
-    directory = own_directory("fuzz-oldest")
-    with Postgres(directory / "postgres", 16) as cluster:
+    with workspace("fuzz-oldest") as directory, Postgres(directory / "postgres", 16) as cluster:
         cluster.prepare_template()
         cluster.create_database("fuzz")
         with Database(cluster, "fuzz").connect() as connection:
             yield connection
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -782,7 +780,7 @@ class Fuzz:
         counts, notes = (SHORT if short else LONG), Notes()
         with (
             silence(),
-            prepared_ground("fuzz") as ground,
+            Ground.prepared("fuzz") as ground,
             connected(ground) as connection,
             connected_to_oldest() as oldest,
         ):

@@ -40,7 +40,7 @@ from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.phases import render_jobs, storage_files
 from storage_cleanup.postgres import connection as transactions
 from storage_cleanup.storage.object_store import ObjectStore
-from tests.campaigns.ground import INVOCATION_MILLISECONDS, Ground, Project, prepared_ground, quiet
+from tests.campaigns.ground import Ground, Project, quiet
 from tests.campaigns.report import Figures, missed
 
 _TLS = ssl.create_default_context()  # reading the certificates takes long, and nothing here is encrypted
@@ -106,7 +106,7 @@ def handle(project: Project, at: int | None, overlapping: bool, log: Path) -> No
         mock.patch.object(storage_files, "ThreadPoolExecutor", ThreadPoolExecutor if overlapping else _OneByOne),
         mock.patch.object(render_jobs, "ThreadPoolExecutor", ThreadPoolExecutor if overlapping else _OneByOne),
     ):
-        answer = APP.lambda_handler({"action": "cleanup"}, Context(INVOCATION_MILLISECONDS / 1000))
+        answer = APP.lambda_handler({"action": "cleanup"}, Context())
     sys.exit(0 if answer["status"] == "succeeded" else 3)
 
 
@@ -140,7 +140,7 @@ def _mined_request(fuse: Fuse, project: Project) -> Callable[..., httpx.Response
         fuse.passes(f"before {name}")
         if fuse.burns(f"during {name}"):
             latency = {"latency_ms": _SERVER_SECONDS * 1000}
-            httpx.put(f"{project.storage_url}/_control/faults", json=latency).raise_for_status()
+            httpx.put(f"{project.origin}/_control/faults", json=latency).raise_for_status()
             threading.Timer(_CLIENT_SECONDS, die).start()
             original(self, request)
             raise AssertionError("outlived its death")
@@ -489,7 +489,7 @@ class KillCampaign:
         figures: Counter[str] = Counter()
         findings = []
         step = 45 if short else 1
-        with prepared_ground("kill") as ground, quiet(), ExitStack() as stack:
+        with Ground.prepared("kill") as ground, quiet(), ExitStack() as stack:
             scene = ground.create("scene")
             set_the_scene(scene, ground.storage.url)
             ground.serve(Database(ground.postgres, "postgres"))  # a template must have no visitors

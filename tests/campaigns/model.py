@@ -29,7 +29,7 @@ from local.application import Application, Link, Render
 from local.postgres import Database
 from storage_cleanup.model.account import PhaseResult
 from storage_cleanup.model.vocabulary import Phase, Status
-from tests.campaigns.ground import Ground, prepared_ground, quiet
+from tests.campaigns.ground import Ground, quiet
 from tests.campaigns.report import Figures, missed
 from tests.integration.direct import Project, cycle
 
@@ -415,7 +415,7 @@ class _Project:
 
 @contextmanager
 def _world() -> Iterator[World]:
-    with quiet(), prepared_ground("model") as ground:
+    with quiet(), Ground.prepared("model") as ground:
         database = ground.create("model")
         people = Application(database, ground.storage.url, ground.keys.service_role)
         figures = dict.fromkeys(("examples", "cycles", "deleted", "saves", "refused", "disagreements"), 0)

@@ -30,7 +30,7 @@ from psycopg.types.json import Jsonb
 from local.application import TWO_HOURS, age_jobs
 from local.postgres import ROOT, Database
 from storage_cleanup.model.vocabulary import Phase, Status
-from tests.campaigns.ground import Ground, Project, prepared_ground, quiet
+from tests.campaigns.ground import Ground, Project, quiet
 from tests.campaigns.report import Figures, missed
 
 INSTALL = (ROOT / "database" / "install.sql").read_text()
@@ -63,7 +63,7 @@ class Saver:
 
     def __init__(self, project: Project, seed: str) -> None:
         self._random = random.Random(seed)
-        self._origin = project.storage_url
+        self._origin = project.origin
         self._me = UUID(int=self._random.getrandbits(128), version=4)
         self.account: Counter[str] = Counter()
         self._backend = psycopg.connect(project.database_url, autocommit=True)
@@ -490,7 +490,7 @@ class RaceCampaign:
 
     def run(self, seed: int, short: bool) -> Figures:
         saves, control_saves = (3_000, 1_500) if short else (100_000, 15_000)
-        with prepared_ground("race") as ground, quiet():
+        with Ground.prepared("race") as ground, quiet():
             account = Race(ground, ground.create("race"), seed, saves).run()
             unguarded = Race(ground, _altered(ground, "unguarded", without_guard), seed, control_saves).run()
             unchecked = Race(ground, _altered(ground, "unchecked", without_recheck), seed, control_saves).run()

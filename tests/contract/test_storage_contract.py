@@ -19,7 +19,7 @@ import pytest
 
 from local.keys import JWT_SECRET, Keys
 from local.postgres import Database, Postgres
-from local.storage_emulator import StorageServer
+from local.storage import StorageServer
 
 STEPS = json.loads(Path(__file__).with_name("storage-contract.json").read_text())["steps"]
 BUCKETS = ("contract-a", "contract-b")

@@ -85,8 +85,7 @@ class Reader:
         assert answer.get("status") not in {"failed", "not_built", "skipped"}, answer
 
     def _sql(self, block: Block) -> None:
-        with self._servers.database.connect(ROLES[block.option]) as connection:
-            connection.execute(block.text.encode())
+        self._servers.execute(block.text, role=ROLES[block.option])
 
     def _shell(self, block: Block) -> None:
         for line in block.text.replace("\\\n", " ").splitlines():
@@ -126,8 +125,7 @@ class Reader:
     def _psql(self, words: list[str]) -> None:
         assert words[:-1] == ["-v", "ON_ERROR_STOP=1", "$ADMIN_DATABASE_URL", "-f"]
         file = words[-1]
-        with self._servers.database.connect() as owner:
-            owner.execute((ROOT / file).read_bytes())
+        self._servers.execute((ROOT / file).read_bytes())
 
     def _put_parameter(self, words: list[str]) -> None:
         parser = argparse.ArgumentParser(exit_on_error=False)

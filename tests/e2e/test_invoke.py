@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from local.application import Application
-from local.invoke import PREFIX, PROJECT, parameters_in
+from local.invoke import PREFIX, parameters_in
+from local.project import VARIABLES
 from tests.conftest import Servers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +21,7 @@ Invoke = Callable[..., subprocess.CompletedProcess[str]]
 
 def invoke(event: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
     # A real project that somebody has in the environment must not be what is cleaned here.
-    own = {name: value for name, value in os.environ.items() if name not in PROJECT and not name.startswith(PREFIX)}
+    own = {name: value for name, value in os.environ.items() if name not in VARIABLES and not name.startswith(PREFIX)}
     return subprocess.run(
         [sys.executable, "-m", "local.invoke", str(event)],
         cwd=ROOT,
@@ -47,8 +48,7 @@ def application(servers: Servers) -> Iterator[Application]:
 @pytest.fixture(params=["postgres", "storage_cleanup_worker"])
 def role(request: pytest.FixtureRequest, servers: Servers) -> str:
     """Return a role of the database; the worker may do what a cycle needs, and nothing else."""
-    with servers.database.connect() as connection:
-        connection.execute("alter role storage_cleanup_worker login")
+    servers.execute("alter role storage_cleanup_worker login")
     return str(request.param)
 
 
@@ -124,13 +124,11 @@ def test_a_variable_that_is_set_but_empty_is_an_error_that_names_it(
 
 
 def test_nothing_is_installed_and_the_file_to_run_is_named(servers: Servers, elsewhere: Invoke) -> None:
-    with servers.database.connect() as connection:
-        connection.execute((ROOT / "database/uninstall.sql").read_bytes())
+    servers.execute((ROOT / "database/uninstall.sql").read_bytes())
     run = elsewhere("events/manual-cleanup.json")
     assert run.returncode == 1
     assert "database/install.sql" in answer_of(run)["message"]
-    with servers.database.connect() as connection:
-        assert connection.execute("select to_regnamespace('storage_cleanup')").fetchone() == (None,)
+    assert servers.execute("select to_regnamespace('storage_cleanup')") == [(None,)]
 
 
 def test_a_bucket_that_is_missing_is_not_made(application: Application, elsewhere: Invoke, servers: Servers) -> None:
@@ -139,8 +137,7 @@ def test_a_bucket_that_is_missing_is_not_made(application: Application, elsewher
     assert run.returncode == 1
     assert "clips" in answer_of(run)["message"]
     assert len(application.files()) == 1
-    with servers.database.connect() as connection:
-        assert connection.execute("select count(*) from storage.buckets where id = 'clips'").fetchone() == (0,)
+    assert servers.execute("select count(*) from storage.buckets where id = 'clips'") == [(0,)]
 
 
 def test_another_event_reaches_another_function(elsewhere: Invoke) -> None:

@@ -1,7 +1,6 @@
 """The stack in moto, in this process: the translated template, deployed; what moto can't deploy is read from it."""
 
 import ast
-import importlib.util
 import io
 import json
 import subprocess
@@ -10,14 +9,14 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final, Literal
 
 import boto3
 import pytest
 from moto import mock_aws
 
-from local.runtime_emulator import ROOT
+from local.functions import Context, load_function
+from local.postgres import ROOT
 
 REGION: Final = "eu-central-1"
 STAGE = "production"
@@ -125,36 +124,15 @@ def stack(translated: Template, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
         yield Stack(translated)
 
 
-@dataclass
-class Context:
-    """What Powertools wants to know of an invocation."""
-
-    function_name: str = "schedule-sync"
-    memory_limit_in_mb: int = 256
-    invoked_function_arn: str = "arn:aws:lambda:eu-central-1:123456789012:function:schedule-sync"
-    aws_request_id: str = "00000000-0000-4000-8000-000000000000"
-
-
-def load(function: str) -> ModuleType:
-    """Return a fresh copy of a function's module, so that it makes its clients anew."""
-    path = ROOT / "functions" / function / "app.py"
-    spec = importlib.util.spec_from_file_location(f"{function}_app", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def sync(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
     """Invoke the real schedule_sync handler against the stack, with a parameter change event."""
     stack.point_to("schedule-sync", monkeypatch)
-    module = load("schedule_sync")
+    module = load_function("schedule_sync")
     event = json.loads((ROOT / "events/parameter-change.json").read_text())
 
     def invoke() -> dict[str, Any]:
-        answer: dict[str, Any] = module.lambda_handler(event, Context())
+        answer: dict[str, Any] = module.lambda_handler(event, Context(function_name="schedule-sync"))
         return answer
 
     return invoke

@@ -13,19 +13,14 @@ import pytest
 
 from local.application import Application
 from local.aws import Aws
-from local.runtime_emulator import (
-    ROOT,
-    FunctionError,
-    RuntimeEmulator,
-    find_emulator,
-    find_python,
-    install_runtime,
-)
+from local.functions import RULE, function_environment
+from local.postgres import ROOT
+from local.runtime_emulator import FunctionError, RuntimeEmulator, find_emulator, find_python, install_runtime
+from local.stack import PARAMETER_PATH
+from storage_cleanup.events.restore import refusal
 from tests.conftest import Servers
 
 SAM = ROOT / ".venv-sam/bin/sam"
-RULE = "storage-cleanup-local-schedule"
-PATH = "/storage-cleanup/local"
 _MB = 1_000_000
 
 
@@ -74,17 +69,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 @pytest.fixture
 def schedule_sync(built: Built, aws: Aws, tmp_path: Path) -> Iterator[RuntimeEmulator]:
     aws.put_parameters(
-        PATH, {"profile": "production", "testing/interval-minutes": "3", "production/interval-minutes": "60"}
+        PARAMETER_PATH, {"profile": "production", "testing/interval-minutes": "3", "production/interval-minutes": "60"}
     )
     aws.put_rule(RULE, 60)
-    environment = {
-        **aws.environment(),
-        "PARAMETER_PATH": PATH,
-        "RULE_NAME": RULE,
-        "POWERTOOLS_SERVICE_NAME": "storage-cleanup-local",
-        "POWERTOOLS_METRICS_NAMESPACE": "StorageCleanup",
-        "LOG_LEVEL": "INFO",
-    }
+    environment = {**function_environment(aws), "LOG_LEVEL": "INFO"}
     function = built.directory / "ScheduleSyncFunction"
     log = tmp_path / "function.log"
     with RuntimeEmulator(function, built.layers, built.python, environment, log=log, timeout_seconds=30) as emulator:
@@ -95,12 +83,7 @@ def schedule_sync(built: Built, aws: Aws, tmp_path: Path) -> Iterator[RuntimeEmu
 def cleanup(built: Built, servers: Servers, tmp_path: Path) -> Iterator[RuntimeEmulator]:
     servers.put_parameters(temp__directories=str(tmp_path / "temp"))
     servers.aws.put_rule(RULE, 60)
-    environment = {
-        **servers.aws.environment(),
-        "PARAMETER_PATH": PATH,
-        "RULE_NAME": RULE,
-        "POWERTOOLS_SERVICE_NAME": "storage-cleanup-local",
-    }
+    environment = function_environment(servers.aws)
     function = built.directory / "CleanupFunction"
     log = tmp_path / "function.log"
     with RuntimeEmulator(function, built.layers, built.python, environment, log=log, timeout_seconds=60) as emulator:
@@ -130,7 +113,7 @@ def test_every_function_has_its_code(built: Built) -> None:
 def test_the_built_schedule_sync_moves_the_rule(schedule_sync: RuntimeEmulator, aws: Aws) -> None:
     event = json.loads((ROOT / "events/parameter-change.json").read_text())
     assert schedule_sync.invoke(event)["changed"] is False
-    aws.put_parameters(PATH, {"profile": "testing"})
+    aws.put_parameters(PARAMETER_PATH, {"profile": "testing"})
     assert schedule_sync.invoke(event) == {
         "rule": RULE,
         "before": "rate(60 minutes)",
@@ -138,7 +121,7 @@ def test_the_built_schedule_sync_moves_the_rule(schedule_sync: RuntimeEmulator, 
         "changed": True,
     }
     assert aws.rule_expression(RULE) == "rate(3 minutes)"
-    aws.put_parameters(PATH, {"profile": "nonsense"})
+    aws.put_parameters(PARAMETER_PATH, {"profile": "nonsense"})
     with pytest.raises(FunctionError, match=r"profile is 'nonsense': .*; it accepts testing or production"):
         schedule_sync.invoke(event)
     assert aws.rule_expression(RULE) == "rate(3 minutes)"
@@ -179,7 +162,7 @@ def test_the_built_cleanup_refuses_an_invalid_event_with_a_clear_error(cleanup: 
 def test_the_built_health_answers_and_draws_a_report(built: Built, servers: Servers, tmp_path: Path) -> None:
     servers.put_parameters(temp__directories=str(tmp_path / "temp"))
     servers.aws.put_rule(RULE, 60)
-    environment = {**servers.aws.environment(), "PARAMETER_PATH": PATH, "RULE_NAME": RULE}
+    environment = {**servers.aws.environment(), "PARAMETER_PATH": PARAMETER_PATH, "RULE_NAME": RULE}
     with servers.database.connect() as owner:  # a history of one run, so that there is something to draw
         owner.execute(
             "insert into storage_cleanup.run (trigger, dry_run, options, scope, status, finished_at, summary) "
@@ -194,4 +177,4 @@ def test_the_built_health_answers_and_draws_a_report(built: Built, servers: Serv
 def test_what_is_not_built_says_so(built: Built, tmp_path: Path) -> None:
     function = built.directory / "RestoreFunction"
     with RuntimeEmulator(function, built.layers, built.python, {}, log=tmp_path / "log") as emulator:
-        assert emulator.invoke({})["status"] == "not_built"
+        assert emulator.invoke({}) == {"status": "not_built", "message": refusal({})}

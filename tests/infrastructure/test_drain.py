@@ -12,7 +12,7 @@ import pytest
 from moto import mock_aws
 from moto.awslambda.models import LambdaFunction
 
-from local.runtime_emulator import ROOT
+from local.postgres import ROOT
 from tests.infrastructure.conftest import STACK, Stack
 
 Answer = dict[str, Any]

@@ -11,7 +11,7 @@ from local.application import Application
 from local.functions import Context, load_function
 from local.keys import Keys
 from local.postgres import Database
-from local.storage_emulator import StorageServer
+from local.storage import StorageServer
 from tests.infrastructure.conftest import STACK, Stack, Template
 from tests.infrastructure.iam import Call, as_list, faults, recorded_calls
 

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from local.runtime_emulator import ROOT
+from local.postgres import ROOT
 from storage_cleanup.config.parameters import DEFAULTS, PARAMETERS
 from storage_cleanup.errors import ConfigurationError
 from tests.infrastructure.conftest import PATH, RULE, STACK, Stack, Template

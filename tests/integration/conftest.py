@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -14,7 +14,14 @@ from local.application import Application
 from local.functions import RULE, Context, load_function
 from local.postgres import ROOT, Database, Postgres
 from local.stack import PARAMETER_PATH
+from storage_cleanup.cleanup.cycle import run_cycle
+from storage_cleanup.limits import HttpPatience
+from storage_cleanup.storage.object_store import ObjectStore
 from tests.conftest import Servers
+from tests.integration.direct import IMPATIENT
+
+Configure = Callable[..., None]
+"""Writes the parameters: the defaults, and what is given."""
 
 
 class Cleanup(Protocol):
@@ -38,7 +45,7 @@ def application(servers: Servers) -> Iterator[Application]:
 
 
 @pytest.fixture
-def configure(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def configure(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """Write the parameters (defaults and overrides) and point the functions to them."""
     for name, value in servers.aws.environment().items():
         monkeypatch.setenv(name, value)
@@ -59,7 +66,7 @@ def app() -> ModuleType:
 
 
 @pytest.fixture
-def cleanup(app: ModuleType, configure: Callable[..., None]) -> Cleanup:
+def cleanup(app: ModuleType, configure: Configure) -> Cleanup:
     """Return the real handler, with the default parameters."""
     configure()
     handler = app.lambda_handler
@@ -77,6 +84,25 @@ def cleanup(app: ModuleType, configure: Callable[..., None]) -> Cleanup:
     return invoke
 
 
+@pytest.fixture
+def impatience(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that takes seconds elsewhere takes a moment here."""
+    patience = HttpPatience(connect_seconds=2, read_seconds=0.5, total_seconds=30)
+    monkeypatch.setattr(app, "ObjectStore", partial(ObjectStore, backoff=IMPATIENT, patience=patience))
+
+
+@pytest.fixture
+def small_batches(app: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "run_cycle", partial(run_cycle, page_size=10))
+
+
+def nothing_happened(answer: dict[str, Any], application: Application, *, files: int) -> None:
+    """Assert that a run has failed without claiming or deleting anything."""
+    assert answer["status"] == "failed"
+    assert sum(phase["planned"] for phase in answer["phases"].values()) == 0
+    assert len(application.files()) == len(application.jobs()) == files
+
+
 @cache
 def loaded() -> ModuleType:
     """Return health's module, warm after its first invocation as on Lambda."""
@@ -85,7 +111,7 @@ def loaded() -> ModuleType:
 
 @pytest.fixture
 def health(
-    configure: Callable[..., None],
+    configure: Configure,
     servers: Servers,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

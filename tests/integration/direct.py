@@ -2,51 +2,35 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
+from uuid import UUID
 
+from local import project as projects
+from local.application import Render
 from local.keys import Keys
-from local.postgres import Database as LocalDatabase
-from local.storage_emulator import StorageServer
-from storage_cleanup.cleanup.cycle import run_cycle
-from storage_cleanup.cleanup.deadline import Watch
-from storage_cleanup.cleanup.options import resolve
-from storage_cleanup.config.parameters import DEFAULTS
-from storage_cleanup.config.settings import Settings
-from storage_cleanup.events.cleanup import CleanupRequest
+from local.postgres import Database
+from local.storage import StorageServer
 from storage_cleanup.limits import LOCK_TIMEOUT, PAGE_SIZE, STORAGE, HttpPatience
 from storage_cleanup.model.account import RunResult
-from storage_cleanup.model.vocabulary import Trigger
-from storage_cleanup.postgres.ledger import Database
-from storage_cleanup.storage.object_store import Backoff, ObjectStore
+from storage_cleanup.storage.object_store import Backoff
 
 IMPATIENT = Backoff(first_seconds=0.002, longest_seconds=0.01)
 """What takes seconds elsewhere takes a moment."""
+DEAD = UUID(int=1)
+"""The run that has died."""
 
 
 class Project(Protocol):
     """A Supabase project of the embedded stack."""
 
     @property
-    def database(self) -> LocalDatabase: ...
+    def database(self) -> Database: ...
     @property
     def storage(self) -> StorageServer: ...
     @property
     def keys(self) -> Keys: ...
-
-
-def settings_of(project: Project, **overrides: str) -> Settings:
-    """Return the default settings for a project; ``limits__max_deletions_per_run`` is a parameter's name here."""
-    return Settings.from_parameters(
-        {
-            **DEFAULTS,
-            "phases/temp-files": "false",
-            "supabase/url": project.storage.url,
-            "supabase/service-role-key": project.keys.service_role,
-            "database/url": project.database.url(),
-            **{name.replace("__", "/").replace("_", "-"): value for name, value in overrides.items()},
-        }
-    )
 
 
 def cycle(
@@ -62,23 +46,17 @@ def cycle(
     **overrides: str,
 ) -> RunResult:
     """Run a cycle as the handler would; ``database_url`` and ``key`` stand in for the settings' own."""
-    settings = settings_of(project, **overrides)
-    url = database_url or settings.database_url.get_secret_value()
-    end = time.monotonic() + seconds
-    watch = Watch(lambda: max(0, int((end - time.monotonic()) * 1000)), lambda: True)
-    with (
-        Database(url, watch.seconds_for, lock_timeout=lock_timeout) as database,
-        ObjectStore(
-            settings.supabase_url,
-            key or settings.service_role_key.get_secret_value(),
-            give_up=watch.stop_reason,
-            seconds_for=watch.seconds_for,
-            backoff=IMPATIENT,
-            patience=patience,
-        ) as store,
-    ):
-        options = resolve(CleanupRequest(Trigger.MANUAL), settings)
-        return run_cycle(settings, options, database=database, store=store, watch=watch, page_size=page_size, now=now)
+    own = projects.Project(project.storage.url, project.keys.service_role, project.database.url())
+    reached = replace(own, key=key or own.key, database_url=database_url or own.database_url)
+    return reached.cycle(
+        settings=own.settings(**overrides),
+        seconds=seconds,
+        lock_timeout=lock_timeout,
+        patience=patience,
+        backoff=IMPATIENT,
+        page_size=page_size,
+        now=now,
+    )
 
 
 def ledger(project: Project) -> list[tuple[str, int, str | None]]:
@@ -92,7 +70,35 @@ def ledger(project: Project) -> list[tuple[str, int, str | None]]:
         ]
 
 
-def let_time_pass(project: Project, age: timedelta) -> None:
-    """Make the ledger's attempts look as if they had been so long ago."""
+def let_time_pass(project: Project) -> None:
+    """Make runs, claims and attempts look so old that no request can be under way any more."""
+    age = timedelta(minutes=17)
     with project.database.connect() as connection:
-        connection.execute("update storage_cleanup.deletion set attempted_at = attempted_at - %s", (age,))
+        connection.execute("update storage_cleanup.run set started_at = started_at - %s", (age,))
+        connection.execute(
+            "update storage_cleanup.deletion "
+            "set claimed_at = claimed_at - %(age)s, attempted_at = attempted_at - %(age)s",
+            {"age": age},
+        )
+
+
+def die_with_claims(project: Project) -> None:
+    """Claim every job for a run that dies before anybody hears of it again."""
+    with project.database.connect() as connection:
+        connection.execute(
+            "insert into storage_cleanup.run (id, trigger, dry_run, options, scope, backend_pid) "
+            "values (%s, 'manual', false, '{}', '{}', 0)",
+            (DEAD,),
+        )
+        connection.execute(
+            "select storage_cleanup.claim(%s, array_agg(id), array_agg(storage_cleanup.object_key(output_url)), "
+            "interval '1 hour', false, null) from render_jobs",
+            (DEAD,),
+        )
+
+
+def refer_to(project: Project, *renders: Render) -> None:
+    """Let a table of the application's, ``favourites``, reference jobs, so that their rows can't be deleted."""
+    with project.database.connect() as connection:
+        connection.execute("create table favourites (job uuid references render_jobs)")
+        connection.execute("insert into favourites select unnest(%s::uuid[])", ([render.job_id for render in renders],))

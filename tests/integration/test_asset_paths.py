@@ -15,9 +15,8 @@ INSTALL = Path(__file__).resolve().parents[2] / "database" / "install.sql"
 
 @pytest.fixture
 def with_path_column(servers: Servers) -> Servers:
-    with servers.database.connect() as owner:
-        owner.execute("alter table user_assets add column file_path text")
-        owner.execute(INSTALL.read_bytes())
+    servers.execute("alter table user_assets add column file_path text")
+    servers.execute(INSTALL.read_bytes())
     return servers
 
 
@@ -29,8 +28,7 @@ def test_a_file_that_an_asset_points_at_stays(
     with_path_column: Servers, application: Application, cleanup: Cleanup, path: str
 ) -> None:
     render = application.render()
-    with with_path_column.database.connect() as owner:
-        owner.execute(SAVE, (path.format(name=render.name, bucket=render.bucket),))
+    with_path_column.execute(SAVE, path.format(name=render.name, bucket=render.bucket))
     answer = cleanup()
     assert answer["phases"]["storage_files"]["reasons"]["kept"] == {"asset_points_at_file": 1}
     assert application.download(render) == render.content

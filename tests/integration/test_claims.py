@@ -1,7 +1,8 @@
 """The flow of claims: whatever happens to a candidate, it has exactly one outcome, and nobody else's is touched."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from types import ModuleType
@@ -14,16 +15,13 @@ from local.application import Application, Link, Render, age_jobs
 from local.storage_emulator.faults import Fault
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.errors import ObjectStoreError
+from storage_cleanup.model.vocabulary import Status
 from storage_cleanup.postgres.ledger import Database
 from storage_cleanup.storage.client import StorageClient
 from storage_cleanup.storage.object_store import ObjectStore
 from tests.conftest import Servers
-from tests.integration.conftest import Cleanup
-from tests.integration.direct import IMPATIENT, ledger
-
-Configure = Callable[..., None]
-A_WHILE = timedelta(minutes=17)
-DEAD = UUID(int=1)
+from tests.integration.conftest import Cleanup, Configure
+from tests.integration.direct import DEAD, IMPATIENT, cycle, die_with_claims, ledger, let_time_pass, refer_to
 
 # -- look-alikes: URLs whose path is that of an orphan of ours ------------------------------------------------------
 
@@ -211,31 +209,6 @@ def test_what_the_first_request_removed_is_deleted_although_the_second_found_not
 # -- what a dead run has left ---------------------------------------------------------------------------------------
 
 
-def die_with_claims(servers: Servers) -> None:
-    """Claim every job for a run that dies before anybody hears of it again."""
-    with servers.database.connect() as owner:
-        owner.execute(
-            "insert into storage_cleanup.run (id, trigger, dry_run, options, scope, backend_pid) "
-            "values (%s, 'manual', false, '{}', '{}', 0)",
-            (DEAD,),
-        )
-        owner.execute(
-            "select storage_cleanup.claim(%s, array_agg(id), array_agg(storage_cleanup.object_key(output_url)), "
-            "interval '1 hour', false, null) from render_jobs",
-            (DEAD,),
-        )
-
-
-def let_time_pass(servers: Servers) -> None:
-    with servers.database.connect() as owner:
-        owner.execute("update storage_cleanup.run set started_at = started_at - %s", (A_WHILE,))
-        owner.execute(
-            "update storage_cleanup.deletion set claimed_at = claimed_at - %(a_while)s, "
-            "attempted_at = attempted_at - %(a_while)s",
-            {"a_while": A_WHILE},
-        )
-
-
 def remove_past_the_system(servers: Servers, *renders: Render) -> None:
     with servers.database.connect("supabase_admin") as superuser:
         superuser.execute("set storage.allow_delete_query = 'true'")
@@ -274,10 +247,9 @@ def test_a_file_that_was_saved_past_the_guard_stays_when_its_claim_is_taken_over
     jobs = {"the claimed job": render.job_id, "a job that shares its file": application.add_job(output_url=link)}
     die_with_claims(servers)
     jobs["a job that came later"] = application.add_job(output_url=link)
-    with servers.database.connect() as owner:
-        owner.execute("alter table user_assets disable trigger storage_cleanup_guard")
-        application.save(Render(jobs[saved], render.user_id, render.bucket, render.name, render.content))
-        owner.execute("alter table user_assets enable always trigger storage_cleanup_guard")
+    servers.execute("alter table user_assets disable trigger storage_cleanup_guard")
+    application.save(Render(jobs[saved], render.user_id, render.bucket, render.name, render.content))
+    servers.execute("alter table user_assets enable always trigger storage_cleanup_guard")
     assert cleanup()["phases"]["storage_files"]["planned"] == 0
     assert application.download(render) == render.content
     assert application.jobs() == set(jobs.values())
@@ -394,9 +366,8 @@ SWALLOWING = {
 
 
 def soft_delete(servers: Servers, how: str) -> None:
-    with servers.database.connect() as owner:
-        owner.execute("create table fired (job uuid)")
-        owner.execute(SWALLOWING[how].encode())
+    servers.execute("create table fired (job uuid)")
+    servers.execute(SWALLOWING[how])
 
 
 @pytest.mark.parametrize("how", SWALLOWING)
@@ -419,8 +390,7 @@ def test_a_row_that_the_application_keeps_is_said_so_and_comes_to_an_end(
     }
     assert (answers[-1]["remaining"], answers[-1]["phases"]["render_jobs"]["examined"]) == (0, 0)
     assert len(application.jobs()) == 5
-    with servers.database.connect() as owner:
-        assert owner.execute("select 1 from fired group by job having count(*) > 3").fetchall() == []
+    assert servers.execute("select 1 from fired group by job having count(*) > 3") == []
 
 
 def test_a_row_that_stayed_can_be_rendered_again_and_saved_and_goes_through_it_all_again(
@@ -463,13 +433,11 @@ def test_an_override_leaves_the_rows_of_other_runs_to_the_next_ordinary_one(
     application: Application, cleanup: Cleanup, servers: Servers
 ) -> None:
     left = application.render_many(2)
-    with servers.database.connect() as owner:
-        owner.execute("create table favourites (job uuid references render_jobs)")
-        owner.execute("insert into favourites select id from render_jobs")
-        cleanup()
-        application.render_many(3)
-        plan = cleanup(dry_run=True)["plan_id"]
-        owner.execute("drop table favourites")
+    refer_to(servers, *left)
+    cleanup()
+    application.render_many(3)
+    plan = cleanup(dry_run=True)["plan_id"]
+    servers.execute("drop table favourites")
     phases = cleanup(override=plan)["phases"]
     assert (phases["render_jobs"]["examined"], phases["render_jobs"]["deleted"]) == (3, 3)
     assert application.jobs() == {render.job_id for render in left}
@@ -481,8 +449,7 @@ def test_a_planned_job_that_has_gone_meanwhile_is_counted_once(
 ) -> None:
     with_file, without = application.render(), application.add_job(output_url=None)
     plan = cleanup(dry_run=True)["plan_id"]
-    with servers.database.connect() as owner:
-        owner.execute("delete from render_jobs where id = any (%s)", ([with_file.job_id, without],))
+    servers.execute("delete from render_jobs where id = any (%s)", [with_file.job_id, without])
     phases = cleanup(override=plan)["phases"]
     assert phases["storage_files"]["reasons"]["kept"] == {"job_gone": 1}
     assert phases["render_jobs"]["reasons"]["kept"] == {"job_gone": 1}
@@ -496,8 +463,20 @@ def test_a_row_that_another_run_has_taken_is_counted_there(application: Applicat
     with Database(servers.database.url()) as database:
         jobs = sorted(application.jobs())
         die_with_claims(servers)
-        with servers.database.connect() as owner:
-            owner.execute("update storage_cleanup.deletion set state = 'file_deleted'")
+        servers.execute("update storage_cleanup.deletion set state = 'file_deleted'")
         remove_past_the_system(servers, *renders)
         assert {row.outcome for row in database.delete_rows(DEAD, jobs)} == {"deleted"}
         assert {row.outcome for row in database.delete_rows(UUID(int=2), jobs)} == {"taken_over"}
+
+
+def test_several_cycles_at_once_delete_each_file_once(application: Application, servers: Servers) -> None:
+    saved, _ = application.render_many(50), application.render_many(2000)
+    application.save_many(saved)
+    with ThreadPoolExecutor(4) as threads:
+        runs = [threads.submit(cycle, servers) for _ in range(4)]
+    results = [run.result() for run in runs]
+    assert not [result.message for result in results if result.status is Status.FAILED]
+    results.append(cycle(servers))
+    assert application.jobs() == {render.job_id for render in saved}
+    assert set(servers.storage.stats()["removals"].values()) == {1}
+    assert sum(phase.deleted for result in results for phase in result.phases.values()) == 2 * 2000

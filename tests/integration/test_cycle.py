@@ -13,6 +13,7 @@ from local.application import TWO_HOURS, Application, Link
 from local.functions import Functions
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
+from tests.integration.direct import refer_to
 
 
 def test_an_unsaved_output_goes_with_its_row(application: Application, cleanup: Cleanup) -> None:
@@ -142,8 +143,7 @@ def test_a_soft_deleted_asset_still_counts_as_saved(
     application: Application, cleanup: Cleanup, servers: Servers
 ) -> None:
     asset = application.save(application.render())
-    with servers.database.connect() as connection:
-        connection.execute("update user_assets set deleted_at = now() where id = %s", (asset,))
+    application.soft_delete(asset)
     cleanup()
     assert len(application.files()) == 1
 
@@ -152,13 +152,20 @@ def test_a_row_that_a_foreign_key_protects_stays_and_the_others_go(
     application: Application, cleanup: Cleanup, servers: Servers
 ) -> None:
     protected, free = application.render(), application.render()
-    with servers.database.connect() as connection:
-        connection.execute("create table favourites (job uuid references render_jobs)")
-        connection.execute("insert into favourites values (%s)", (protected.job_id,))
+    refer_to(servers, protected)
     answer = cleanup()
     assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"foreign_key": 1}
     assert application.jobs() == {protected.job_id}
     assert free.job_id not in application.jobs()
+
+
+def test_what_is_kept_was_examined_and_not_planned(application: Application, cleanup: Cleanup) -> None:
+    renders = application.render_many(3)
+    application.save(renders[0])
+    application.add_job(output_url="https://elsewhere.example/a.png")
+    account = cleanup()["phases"]["storage_files"]
+    assert (account["examined"], account["kept"], account["planned"], account["deleted"]) == (4, 2, 2, 2)
+    assert account["reasons"]["kept"] == {"foreign_host": 1, "saved": 1}
 
 
 def test_the_run_is_recorded_with_its_answer(application: Application, cleanup: Cleanup, servers: Servers) -> None:
@@ -206,15 +213,11 @@ def test_a_job_that_is_rendered_again_keeps_its_row_and_its_new_file(
 ) -> None:
     """Its old file has been removed, but the row couldn't go before the user rendered anew."""
     render = application.render()
-    with servers.database.connect() as connection:
-        connection.execute("create table favourites (job uuid references render_jobs)")
-        connection.execute("insert into favourites values (%s)", (render.job_id,))
-        cleanup()
-        application.upload("images", "anew.png", b"anew")
-        connection.execute(
-            "update render_jobs set output_url = '/object/public/images/anew.png' where id = %s", (render.job_id,)
-        )
-        connection.execute("drop table favourites")
+    refer_to(servers, render)
+    cleanup()
+    application.upload("images", "anew.png", b"anew")
+    servers.execute("update render_jobs set output_url = '/object/public/images/anew.png' where id = %s", render.job_id)
+    servers.execute("drop table favourites")
     answer = cleanup()
     assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"rendered_again": 1}
     assert application.jobs() == {render.job_id}
@@ -224,10 +227,9 @@ def test_a_job_that_is_rendered_again_keeps_its_row_and_its_new_file(
 
 def test_the_ledger_has_the_row_as_it_was(application: Application, cleanup: Cleanup, servers: Servers) -> None:
     render, fileless = application.render(), application.add_job(output_url=None)
-    with servers.database.connect() as owner:
-        before = dict(owner.execute("select id, to_jsonb(job.*) from render_jobs as job").fetchall())
-        cleanup()
-        ledger = dict(owner.execute("select job_id, job from storage_cleanup.deletion").fetchall())
+    before = dict(servers.execute("select id, to_jsonb(job.*) from render_jobs as job"))
+    cleanup()
+    ledger = dict(servers.execute("select job_id, job from storage_cleanup.deletion"))
     assert set(ledger) == {render.job_id, fileless}
     assert ledger == before
 
@@ -237,13 +239,11 @@ def test_a_job_that_completes_again_after_its_claim_keeps_its_row(
 ) -> None:
     """Under the same URL, and its new file is not there yet."""
     render = application.render()
-    with servers.database.connect() as owner:
-        owner.execute("create table favourites (job uuid references render_jobs)")
-        owner.execute("insert into favourites values (%s)", (render.job_id,))
-        cleanup()
-        for status in ("running", "completed"):
-            owner.execute("update render_jobs set status = %s where id = %s", (status, render.job_id))
-        owner.execute("drop table favourites")
+    refer_to(servers, render)
+    cleanup()
+    for status in ("running", "completed"):
+        servers.execute("update render_jobs set status = %s where id = %s", status, render.job_id)
+    servers.execute("drop table favourites")
     answer = cleanup()
     assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"rendered_again": 1}
     assert application.jobs() == {render.job_id}
@@ -259,10 +259,9 @@ def test_a_job_that_has_just_completed_is_young_however_old_its_row_is(
     application: Application, cleanup: Cleanup, servers: Servers, steps: list[str]
 ) -> None:
     job = application.add_job(output_url=None, status="running", age=timedelta(days=1))
-    with servers.database.connect() as owner:
-        for step in steps:
-            owner.execute(f"update render_jobs set {step}".encode())
-            cleanup()
+    for step in steps:
+        servers.execute(f"update render_jobs set {step}")
+        cleanup()
     assert application.jobs() == {job}
     application.age_jobs([job], TWO_HOURS)
     cleanup()
@@ -274,9 +273,8 @@ def test_a_status_or_url_that_changes_makes_a_job_young_again(
     application: Application, cleanup: Cleanup, servers: Servers, changes: list[str]
 ) -> None:
     job = application.add_job(output_url="/object/public/images/before.png")
-    with servers.database.connect() as owner:
-        for change in changes:
-            owner.execute(f"update render_jobs set {change}".encode())
+    for change in changes:
+        servers.execute(f"update render_jobs set {change}")
     cleanup()
     assert application.jobs() == {job}
 
@@ -285,8 +283,7 @@ def test_other_changes_leave_a_job_as_old_as_it_is(
     application: Application, cleanup: Cleanup, servers: Servers
 ) -> None:
     application.add_job(output_url="/object/public/images/a.png")
-    with servers.database.connect() as owner:
-        owner.execute("update render_jobs set progress = 100, status = status, output_url = output_url")
+    servers.execute("update render_jobs set progress = 100, status = status, output_url = output_url")
     cleanup()
     assert application.jobs() == set()
 
@@ -294,12 +291,10 @@ def test_other_changes_leave_a_job_as_old_as_it_is(
 def test_a_claim_asks_for_the_moment_itself(application: Application, cleanup: Cleanup, servers: Servers) -> None:
     """Whatever else has made a candidate due: a scope that has changed, or a plan of before."""
     job = application.add_job(output_url=None, age=timedelta(minutes=59))
-    with servers.database.connect() as owner:
-        owner.execute("update storage_cleanup.candidate set since = since - interval '1 day'")
+    servers.execute("update storage_cleanup.candidate set since = since - interval '1 day'")
     answer = cleanup()
     assert answer["phases"]["render_jobs"]["reasons"]["kept"] == {"job_too_young": 1}
-    with servers.database.connect() as owner:
-        owner.execute("update storage_cleanup.run set scope = '{}'")
+    servers.execute("update storage_cleanup.run set scope = '{}'")
     cleanup()
     assert application.jobs() == {job}
 
@@ -318,15 +313,13 @@ def test_a_young_job_that_was_saved_for_a_moment_keeps_its_moment(
     application: Application, cleanup: Cleanup, servers: Servers
 ) -> None:
     old = application.render()
-    with servers.database.connect() as owner:
-        job = application.add_job(output_url=None, status="running", age=timedelta(days=1))
-        link = application.link(old.bucket, old.name, Link.PUBLIC)
-        owner.execute("update render_jobs set status = 'completed', output_url = %s where id = %s", (link, job))
+    job = application.add_job(output_url=None, status="running", age=timedelta(days=1))
+    link = application.link(old.bucket, old.name, Link.PUBLIC)
+    servers.execute("update render_jobs set status = 'completed', output_url = %s where id = %s", link, job)
     asset = application.save(replace(old, job_id=job))
     cleanup()
     application.unsave(asset)
-    with servers.database.connect() as owner:
-        owner.execute("update storage_cleanup.candidate set since = completed_at")
+    servers.execute("update storage_cleanup.candidate set since = completed_at")
     cleanup()
     assert application.jobs() == {old.job_id, job}
 
@@ -334,14 +327,13 @@ def test_a_young_job_that_was_saved_for_a_moment_keeps_its_moment(
 def test_what_the_triggers_missed_is_as_old_as_its_discovery(
     application: Application, cleanup: Cleanup, servers: Servers
 ) -> None:
-    with servers.database.connect() as owner:
-        owner.execute("alter table render_jobs disable trigger storage_cleanup_track_render")
-        job = application.add_job(output_url=None)
-        owner.execute("update storage_cleanup.reconciliation set last_at = now() - interval '2 days'")
-        cleanup()
-        cleanup()
-        assert application.jobs() == {job}
-        application.age_jobs([job], TWO_HOURS)
+    servers.execute("alter table render_jobs disable trigger storage_cleanup_track_render")
+    job = application.add_job(output_url=None)
+    servers.execute("update storage_cleanup.reconciliation set last_at = now() - interval '2 days'")
+    cleanup()
+    cleanup()
+    assert application.jobs() == {job}
+    application.age_jobs([job], TWO_HOURS)
     cleanup()
     assert application.jobs() == set()
 
@@ -355,18 +347,17 @@ def test_what_references_a_row_is_changed_with_settings_of_the_server(
 ) -> None:
     """The foreign key's statement is planned where the rows are deleted, and the plan is kept for the session."""
     renders = application.render_many(3)
-    with servers.database.connect() as owner:
-        owner.execute(f"create table notes (job uuid references render_jobs {constraint})".encode())
-        owner.execute("create table seen (enable_seqscan text, jit text)")
-        owner.execute(
-            "create function look() returns trigger language plpgsql as $$ begin "
-            "insert into public.seen values (current_setting('enable_seqscan'), current_setting('jit')); "
-            "return old; end $$"
-        )
-        owner.execute("create trigger look after update or delete on notes for each row execute function look()")
-        owner.execute("insert into notes select id from render_jobs")
-        assert cleanup()["phases"]["render_jobs"]["deleted"] == len(renders)
-        assert owner.execute("select * from seen").fetchall() == [("on", "off")] * len(renders)
+    servers.execute(f"create table notes (job uuid references render_jobs {constraint})")
+    servers.execute("create table seen (enable_seqscan text, jit text)")
+    servers.execute(
+        "create function look() returns trigger language plpgsql as $$ begin "
+        "insert into public.seen values (current_setting('enable_seqscan'), current_setting('jit')); "
+        "return old; end $$"
+    )
+    servers.execute("create trigger look after update or delete on notes for each row execute function look()")
+    servers.execute("insert into notes select id from render_jobs")
+    assert cleanup()["phases"]["render_jobs"]["deleted"] == len(renders)
+    assert servers.execute("select * from seen") == [("on", "off")] * len(renders)
 
 
 def test_finished_history_is_forgotten_after_its_time(
@@ -374,10 +365,9 @@ def test_finished_history_is_forgotten_after_its_time(
 ) -> None:
     application.render()
     cleanup()
-    with servers.database.connect() as owner:
-        owner.execute("update storage_cleanup.deletion set updated_at = now() - interval '89 days'")
-        cleanup()
-        assert owner.execute("select count(*) from storage_cleanup.deletion").fetchone() == (1,)
-        owner.execute("update storage_cleanup.deletion set updated_at = now() - interval '91 days'")
-        cleanup()
-        assert owner.execute("select count(*) from storage_cleanup.deletion").fetchone() == (0,)
+    servers.execute("update storage_cleanup.deletion set updated_at = now() - interval '89 days'")
+    cleanup()
+    assert servers.execute("select count(*) from storage_cleanup.deletion") == [(1,)]
+    servers.execute("update storage_cleanup.deletion set updated_at = now() - interval '91 days'")
+    cleanup()
+    assert servers.execute("select count(*) from storage_cleanup.deletion") == [(0,)]

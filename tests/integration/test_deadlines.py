@@ -25,7 +25,7 @@ from storage_cleanup.postgres.connection import Transactions
 from storage_cleanup.storage.client import StorageClient
 from tests.conftest import Servers
 from tests.integration.bad_wire import BadWire, Trouble
-from tests.integration.conftest import Cleanup
+from tests.integration.conftest import Cleanup, Configure
 from tests.integration.direct import ledger
 
 REMOVAL = b"DELETE /storage/v1/object/"
@@ -33,7 +33,7 @@ LIMITS = {"statement_timeout": timedelta(seconds=30), "lock_timeout": timedelta(
 
 
 @pytest.fixture
-def in_time(configure: Callable[..., None]) -> Callable[[], dict[str, Any]]:
+def in_time(configure: Configure) -> Callable[[], dict[str, Any]]:
     """Return the real handler in a short invocation, which it has to end before Lambda would."""
     configure()
     handler = load_function("cleanup").lambda_handler
@@ -48,7 +48,7 @@ def in_time(configure: Callable[..., None]) -> Callable[[], dict[str, Any]]:
 
 
 @pytest.fixture
-def through(servers: Servers, configure: Callable[..., None]) -> Callable[..., Any]:
+def through(servers: Servers, configure: Configure) -> Callable[..., Any]:
     """Return what puts a bad wire between the function and its database."""
 
     @contextmanager
@@ -122,8 +122,7 @@ def test_an_answer_that_is_lost_once_fails_the_run_which_is_recorded_and_the_nex
     with through(Trouble.UNANSWERED, at=b"storage_cleanup.settle(", once=True):
         answer = in_time()
     account = answer["phases"]["storage_files"]
-    with servers.database.connect() as connection:
-        recorded = connection.execute("select id::text, status from storage_cleanup.run").fetchall()
+    recorded = servers.execute("select id::text, status from storage_cleanup.run")
     assert recorded == [(answer["run_id"], "failed")]
     assert (account["deleted"], account["reasons"]["failed"]) == (0, {"unconfirmed": 5})
     in_time()
@@ -177,15 +176,14 @@ def test_storage_that_drips_leaves_its_claims_and_the_run_ends_in_time_and_is_re
     people: Application,
     servers: Servers,
     dripping_storage: BadWire,
-    configure: Callable[..., None],
+    configure: Configure,
     in_time: Callable[[], dict[str, Any]],
 ) -> None:
     """What was asked without an answer may have been done, or be done later: it is looked up, never guessed."""
     people.render_many(5)
     configure(supabase__url=f"http://127.0.0.1:{dripping_storage.port}")
     answer = in_time()
-    with servers.database.connect() as connection:
-        recorded = connection.execute("select id::text, status from storage_cleanup.run").fetchall()
+    recorded = servers.execute("select id::text, status from storage_cleanup.run")
     account = answer["phases"]["storage_files"]
     assert dripping_storage.hits > 0
     assert recorded == [(answer["run_id"], answer["status"])]
@@ -214,7 +212,7 @@ def test_the_kill_switch_frees_what_is_unsent_while_requests_hang(
     people: Application,
     servers: Servers,
     dripping_storage: BadWire,
-    configure: Callable[..., None],
+    configure: Configure,
     cleanup: Cleanup,
 ) -> None:
     people.render_many(300)

@@ -14,6 +14,7 @@ from local.application import Application
 from local.stack import PARAMETER_PATH
 from storage_cleanup.scheduling.drain import deal
 from tests.conftest import Servers
+from tests.integration.conftest import Configure
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +40,7 @@ Drain = Callable[[int, int, int], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def drain(servers: Servers, configure: Callable[..., None]) -> Drain:
+def drain(servers: Servers, configure: Configure) -> Drain:
     """Run so many workers at once with shares of a budget; return what each did."""
     configure()
     path = f"{ROOT}:{ROOT / 'layers/storage_cleanup'}"

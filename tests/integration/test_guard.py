@@ -297,9 +297,8 @@ def test_a_run_gives_back_no_claim_that_storage_was_asked_for(application: Appli
 def test_a_job_that_is_gone_cannot_be_saved(application: Application, sweeper: Connection, servers: Servers) -> None:
     render = application.render()
     claim(sweeper, render)
-    with servers.database.connect() as owner:
-        owner.execute("update storage_cleanup.deletion set state = 'done'")
-        owner.execute("delete from render_jobs")
+    servers.execute("update storage_cleanup.deletion set state = 'done'")
+    servers.execute("delete from render_jobs")
     with pytest.raises(pg.ForeignKeyViolation):
         application.save(render)
 
@@ -319,8 +318,7 @@ def test_without_its_guard_nothing_is_claimed(
     application: Application, sweeper: Connection, servers: Servers, sabotage: str
 ) -> None:
     render = application.render()
-    with servers.database.connect() as owner:
-        owner.execute(sabotage)
+    servers.execute(sabotage)
     with pytest.raises(pg.ObjectNotInPrerequisiteState, match=r"install\.sql"):
         claim(sweeper, render)
 

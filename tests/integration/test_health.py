@@ -14,7 +14,7 @@ from local.application import Application, age_jobs
 from local.functions import RULE
 from storage_cleanup.errors import RequestError
 from tests.conftest import Servers
-from tests.integration.conftest import Cleanup, Health
+from tests.integration.conftest import Cleanup, Configure, Health
 from tests.integration.installing import INSTALL
 
 WORKER = "storage_cleanup_worker"
@@ -22,7 +22,7 @@ SCHEDULED = {"detail-type": "Scheduled Event", "source": "aws.events", "detail":
 
 
 @pytest.fixture
-def configure(configure: Callable[..., None], servers: Servers) -> Callable[..., None]:
+def configure(configure: Configure, servers: Servers) -> Configure:
     """Write the parameters with the role that production uses, which is the worker."""
 
     def put(**overrides: str) -> None:
@@ -100,14 +100,16 @@ def test_nothing_is_written(sound: Application, health: Health, servers: Servers
 
 def run(servers: Servers, count: int, status: str, *, minutes_ago: float = 0, summary: str = "{}") -> None:
     """Add runs as cycles record them."""
-    with servers.database.connect() as owner:
-        owner.execute(
-            "insert into storage_cleanup.run "
-            "(started_at, finished_at, status, trigger, dry_run, options, scope, summary) "
-            "select now() - make_interval(secs => 60 * %s) + n * interval '1 millisecond', now(), "
-            "%s, 'manual', false, '{}', '{}', %s from generate_series(1, %s) as n",
-            (minutes_ago, status, summary, count),
-        )
+    servers.execute(
+        "insert into storage_cleanup.run "
+        "(started_at, finished_at, status, trigger, dry_run, options, scope, summary) "
+        "select now() - make_interval(secs => 60 * %s) + n * interval '1 millisecond', now(), "
+        "%s, 'manual', false, '{}', '{}', %s from generate_series(1, %s) as n",
+        minutes_ago,
+        status,
+        summary,
+        count,
+    )
 
 
 Sabotage = Callable[[Servers, Application], object]
@@ -380,7 +382,7 @@ def test_an_index_serves_a_foreign_key_that_it_begins_with(
 
 @pytest.mark.parametrize(("parameters", "words"), PARAMETERS)
 def test_a_switch_that_is_off_is_a_warning(
-    sound: Application, health: Health, configure: Callable[..., None], parameters: dict[str, str], words: str
+    sound: Application, health: Health, configure: Configure, parameters: dict[str, str], words: str
 ) -> None:
     configure(**parameters)
     answer = health()
@@ -388,7 +390,7 @@ def test_a_switch_that_is_off_is_a_warning(
     assert words in sentence(answer, "switches")
 
 
-def test_parameters_that_cannot_be_read_are_named(health: Health, configure: Callable[..., None]) -> None:
+def test_parameters_that_cannot_be_read_are_named(health: Health, configure: Configure) -> None:
     configure(buckets="images,,videos")
     answer = health()
     assert turned(answer) == {"parameters": "critical"}
@@ -397,7 +399,7 @@ def test_parameters_that_cannot_be_read_are_named(health: Health, configure: Cal
 
 
 def test_a_profile_that_changed_shows_in_rule_and_last_run(
-    sound: Application, health: Health, configure: Callable[..., None]
+    sound: Application, health: Health, configure: Configure
 ) -> None:
     configure(profile="testing")
     answer = health()
@@ -413,7 +415,7 @@ def test_a_profile_that_changed_shows_in_rule_and_last_run(
     ],
 )
 def test_a_database_that_cannot_be_asked_is_critical(
-    servers: Servers, health: Health, configure: Callable[..., None], url: str | None, words: str
+    servers: Servers, health: Health, configure: Configure, url: str | None, words: str
 ) -> None:
     if url:
         configure(database__url=url)
@@ -519,7 +521,7 @@ def test_a_session_that_waits_for_a_lock_is_seen(sound: Application, health: Hea
     assert "1 session wait for a lock" in sentence(answer, "locks")
 
 
-def test_the_application_role_is_too_much(health: Health, servers: Servers, configure: Callable[..., None]) -> None:
+def test_the_application_role_is_too_much(health: Health, servers: Servers, configure: Configure) -> None:
     configure(database__url=servers.database.url())
     answer = health()
     assert turned(answer)["privileges"] == "warning"
@@ -636,10 +638,7 @@ def test_failures_and_incidents_reach_the_report(sound: Application, health: Hea
 
 
 def usage(servers: Servers) -> Iterator[tuple[Any, ...]]:
-    with servers.database.connect() as owner:
-        yield from owner.execute(
-            "select day, bucket_id, objects, bytes from storage_cleanup.usage order by 1, 2"
-        ).fetchall()
+    yield from servers.execute("select day, bucket_id, objects, bytes from storage_cleanup.usage order by 1, 2")
 
 
 def test_a_cycle_remembers_once_a_day_what_is_stored(
@@ -667,7 +666,6 @@ def test_usage_is_kept_for_a_year_and_then_forgotten(servers: Servers) -> None:
 
 
 def test_the_worker_cannot_write_the_history(servers: Servers) -> None:
-    with servers.database.connect(WORKER) as worker:
-        for statement in ("select storage_cleanup.remember_usage()", "delete from storage_cleanup.usage"):
-            with pytest.raises(pg.InsufficientPrivilege):
-                worker.execute(statement)
+    for statement in ("select storage_cleanup.remember_usage()", "delete from storage_cleanup.usage"):
+        with pytest.raises(pg.InsufficientPrivilege):
+            servers.execute(statement, role=WORKER)

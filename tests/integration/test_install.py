@@ -170,11 +170,10 @@ def test_nobody_else_can_call_the_cycle(servers: Servers, role: str) -> None:
 
 
 def test_functions_with_rights_of_their_own_have_a_fixed_search_path(servers: Servers) -> None:
-    with servers.database.connect() as owner:
-        loose = owner.execute(
-            "select proname from pg_proc where pronamespace = 'storage_cleanup'::regnamespace and prosecdef "
-            "and not 'search_path=\"\"' = any (coalesce(proconfig, '{}'))"
-        ).fetchall()
+    loose = servers.execute(
+        "select proname from pg_proc where pronamespace = 'storage_cleanup'::regnamespace and prosecdef "
+        "and not 'search_path=\"\"' = any (coalesce(proconfig, '{}'))"
+    )
     assert loose == []
 
 
@@ -188,8 +187,7 @@ def test_functions_with_rights_of_their_own_have_a_fixed_search_path(servers: Se
 def test_without_the_right_schema_the_function_names_the_file_to_run(
     servers: Servers, cleanup: Cleanup, sabotage: str
 ) -> None:
-    with servers.database.connect() as owner:
-        owner.execute(sabotage)
+    servers.execute(sabotage)
     answer = cleanup()
     assert answer["status"] == "failed"
     assert "run database/install.sql" in answer["message"]

@@ -62,8 +62,7 @@ def test_a_migration_is_possible_and_all_goes_on(
     saved, orphan = application.render(), application.render()
     application.save(saved)
     cleanup(dry_run=True)
-    with servers.database.connect() as owner:
-        owner.execute(migration.encode())
+    servers.execute(migration)
     _live(session)
     answer = cleanup()
     assert answer["status"] == "succeeded"
@@ -81,29 +80,26 @@ def test_a_path_column_that_is_gone_stops_cycles_until_it_is_known(
     """What it protected must not look like an orphan under another name."""
     render = application.render()
     script = (ROOT / "database" / "install.sql").read_bytes()
-    with servers.database.connect() as owner:
-        owner.execute("alter table user_assets add storage_path text")
-        owner.execute(script)
-        owner.execute(f"alter table user_assets {migration}".encode())
-        owner.execute("insert into user_assets (user_id, asset_type) values (gen_random_uuid(), 'x')")
-        answer = cleanup()
-        assert "column storage_path of public.user_assets" in answer["message"]
-        assert application.jobs() == {render.job_id}
-        owner.execute(script)
+    servers.execute("alter table user_assets add storage_path text")
+    servers.execute(script)
+    servers.execute(f"alter table user_assets {migration}")
+    servers.execute("insert into user_assets (user_id, asset_type) values (gen_random_uuid(), 'x')")
+    answer = cleanup()
+    assert "column storage_path of public.user_assets" in answer["message"]
+    assert application.jobs() == {render.job_id}
+    servers.execute(script)
     assert cleanup()["phases"]["storage_files"]["deleted"] == 1
 
 
 def test_a_guard_that_watches_single_columns_is_not_trusted(servers: Servers, application: Application) -> None:
-    with servers.database.connect() as owner:
-        owner.execute(
-            "create or replace trigger storage_cleanup_guard before insert or update of title on user_assets "
-            "for each row execute function storage_cleanup.guard_save()"
-        )
-        owner.execute("alter table user_assets enable always trigger storage_cleanup_guard")
-        with pytest.raises(pg.ObjectNotInPrerequisiteState, match="missing, disabled or altered"):
-            owner.execute("select storage_cleanup.assert_trust()")
+    servers.execute(
+        "create or replace trigger storage_cleanup_guard before insert or update of title on user_assets "
+        "for each row execute function storage_cleanup.guard_save()"
+    )
+    servers.execute("alter table user_assets enable always trigger storage_cleanup_guard")
+    with pytest.raises(pg.ObjectNotInPrerequisiteState, match="missing, disabled or altered"):
+        servers.execute("select storage_cleanup.assert_trust()")
 
 
 def test_the_tables_can_be_dropped(servers: Servers) -> None:
-    with servers.database.connect() as owner:
-        owner.execute("drop table user_assets, render_jobs")
+    servers.execute("drop table user_assets, render_jobs")

@@ -110,9 +110,8 @@ def test_jobs_that_had_an_odd_date_before_the_installation_are_read(
 ) -> None:
     job = application.add_job(output_url=None)
     write(servers, "update render_jobs set created_at = '-infinity'")
-    with servers.database.connect() as owner:
-        owner.execute("truncate storage_cleanup.candidate")
-        owner.execute("select storage_cleanup.reconcile('epoch')")
+    servers.execute("truncate storage_cleanup.candidate")
+    servers.execute("select storage_cleanup.reconcile('epoch')")
     assert cleanup()["status"] == "succeeded"
     assert job not in application.jobs()
 
@@ -179,10 +178,7 @@ def test_the_ledger_keeps_rows_without_their_long_values(
 
 
 def key_of(servers: Servers, url: str) -> str:
-    with servers.database.connect() as owner:
-        row = owner.execute("select storage_cleanup.object_key(%s)", (url,)).fetchone()
-    assert row
-    return str(row[0])
+    return str(servers.execute("select storage_cleanup.object_key(%s)", url)[0][0])
 
 
 def test_however_long_a_url_is_only_its_beginning_is_read(servers: Servers) -> None:
@@ -200,32 +196,24 @@ def test_a_long_url_still_protects_the_file_that_it_names(
         job = application.add_job(output_url=long_url)
         application.save(Render(job, uuid4(), "images", orphan.name, b""))
     else:
-        add_path_column(servers)
-        with servers.database.connect() as owner:
-            owner.execute(
-                "insert into user_assets (user_id, asset_type, storage_path) values (gen_random_uuid(), 'x', %s)",
-                (long_url,),
-            )
+        save_with_path(servers, long_url)
     cleanup()
     assert application.download(orphan) == orphan.content
 
 
-def add_path_column(servers: Servers) -> None:
-    with servers.database.connect() as owner:
-        owner.execute("alter table user_assets add storage_path text")
-        owner.execute((ROOT / "database" / "install.sql").read_bytes())
+def save_with_path(servers: Servers, path: str) -> None:
+    """Give the assets a column of paths, and add one."""
+    servers.execute("alter table user_assets add storage_path text")
+    servers.execute((ROOT / "database" / "install.sql").read_bytes())
+    servers.execute(
+        "insert into user_assets (user_id, asset_type, storage_path) values (gen_random_uuid(), 'x', %s)", path
+    )
 
 
 def test_an_asset_with_a_path_of_megabytes_is_guarded_by_its_beginning(
     application: Application, servers: Servers
 ) -> None:
-    add_path_column(servers)
-    with servers.database.connect() as owner:
-        owner.execute(
-            "insert into user_assets (user_id, asset_type, storage_path) values (gen_random_uuid(), 'x', %s)",
-            (MEGABYTES,),
-        )
-        owner.execute("update user_assets set title = 'mine'")
-        owner.execute("update user_assets set storage_path = storage_path || 'b'")
-        row = owner.execute("select octet_length(storage_path) from user_assets").fetchone()
-    assert row == (len(MEGABYTES) + 1,)
+    save_with_path(servers, MEGABYTES)
+    servers.execute("update user_assets set title = 'mine'")
+    servers.execute("update user_assets set storage_path = storage_path || 'b'")
+    assert servers.execute("select octet_length(storage_path) from user_assets") == [(len(MEGABYTES) + 1,)]

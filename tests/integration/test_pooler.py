@@ -16,7 +16,7 @@ from storage_cleanup.model.vocabulary import Phase, Status
 from storage_cleanup.postgres.connection import Transactions
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
-from tests.integration.direct import cycle
+from tests.integration.direct import cycle, die_with_claims
 from tests.integration.transaction_pooler import TransactionPooler
 
 Client = psycopg.Connection[tuple[object, ...]]
@@ -135,15 +135,7 @@ def test_a_claim_of_a_dead_run_is_taken_over(
     application: Application, servers: Servers, pooler: TransactionPooler
 ) -> None:
     application.render_many(5)
-    with servers.database.connect() as connection:
-        connection.execute(
-            "insert into storage_cleanup.run (id, trigger, dry_run, options, scope, backend_pid) "
-            "values ('00000000-0000-0000-0000-000000000001', 'manual', false, '{}', '{}', 0)"
-        )
-        connection.execute(
-            "select storage_cleanup.claim('00000000-0000-0000-0000-000000000001', array_agg(id), "
-            "array_agg(storage_cleanup.object_key(output_url)), interval '1 hour', false, null) from render_jobs"
-        )
+    die_with_claims(servers)
     assert cycle(servers, database_url=pooler.url).status is Status.SUCCEEDED
     assert application.jobs() == set()
 

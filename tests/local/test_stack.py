@@ -17,7 +17,7 @@ from supabase import ClientOptions, create_client
 from local.aws import Aws
 from local.postgres import Database, Postgres
 from local.process import answers
-from local.stack import PARAMETER_PATH, Stack, own_directory
+from local.stack import PARAMETER_PATH, own_directory, running_stack
 from storage_cleanup.config.parameters import PARAMETERS
 from tests.conftest import Servers
 
@@ -112,9 +112,9 @@ def test_a_new_database_is_a_copy_of_the_template_and_not_installed_again(postgr
     assert made[0] == made[1]
 
 
-def test_stack(directory: Path) -> None:
-    with Stack(directory) as stack:
-        stack.put_parameters(profile="testing", limits__max_deletions_per_run="7")
+def test_stack() -> None:
+    with running_stack() as stack:
+        stack.put_parameters("storage_cleanup_worker", profile="testing", limits__max_deletions_per_run="7")
         parameters = read_parameters(stack.aws)
         assert parameters.keys() == PARAMETERS.keys()
         assert (parameters["profile"], parameters["limits/max-deletions-per-run"]) == ("testing", "7")
@@ -125,8 +125,8 @@ def test_stack(directory: Path) -> None:
                 ("images", False),
                 ("videos", True),
             ]
-        assert stack.environment()["AWS_ENDPOINT_URL"] == stack.aws.endpoint_url
-    assert not directory.exists()
+        assert stack.aws.environment()["AWS_ENDPOINT_URL"] == stack.aws.url
+    assert not stack.directory.exists()
 
 
 def test_aws_holds_rules(aws: Aws) -> None:

@@ -1,6 +1,8 @@
 """What the emulator does beyond the recorded contract: limits, transactions, row-level security, faults."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +14,8 @@ import psycopg
 import pytest
 
 from local.keys import Keys
-from local.postgres import Database
-from local.storage_emulator import StorageServer
+from local.postgres import ROOT, Database
+from local.storage import StorageServer
 
 
 @pytest.fixture
@@ -384,8 +386,15 @@ class TestFaults:
     def test_an_unknown_fault_is_refused(self, storage: StorageServer) -> None:
         with pytest.raises(httpx.HTTPStatusError):
             storage.inject({"gremlins": 1})
-        with pytest.raises(httpx.HTTPStatusError):
+        with pytest.raises(httpx.HTTPStatusError, match="400"):
             storage.inject(probability=1)
+
+
+def test_the_emulator_needs_nothing_of_this_project() -> None:
+    program = "import sys, local.storage_emulator.__main__; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    own = [name for name in done.stdout.split() if name.startswith(("local.", "storage_cleanup"))]
+    assert [name for name in own if not name.startswith("local.storage_emulator")] == []
 
 
 def is_waiting_for_a_lock(database: Database) -> bool:

@@ -1,5 +1,4 @@
 """Removes the outputs that nobody saved, and never anything that somebody did.
 
-The names say the flow: ``settings`` and ``request`` say what a run may do, ``cycle`` runs the ``phases``, which
-reach the world only through ``database``, ``object_store`` and the file system, and account for it in ``result``.
+docs/architecture.md shows the rooms, what each may touch, and the way of an event and of an orphan through them.
 """

@@ -75,6 +75,10 @@ def test_a_jwt_tells_that_it_is_the_wrong_one(key: str, fault: str) -> None:
     assert fault in only_fault("supabase/service-role-key", key)
 
 
+def test_a_jwt_whose_project_is_no_text_names_none() -> None:
+    read_tree({**PARAMETERS, "supabase/service-role-key": jwt(role="service_role", ref=5)})
+
+
 @pytest.mark.parametrize("key", ["sb_secret_x", jwt(role="service_role"), jwt(role="service_role", exp=1e400)])
 def test_a_key_that_says_nothing_against_itself_has_no_faults(key: str) -> None:
     assert key_faults(key, NOW) == []
@@ -90,6 +94,7 @@ POOLER = "aws-0-eu-central-1.pooler.supabase.com:6543"
         f"postgresql://postgres:pw@DB.{OTHER_REF}.supabase.co/postgres",
         f"postgresql://postgres.{OTHER_REF}:pw@{POOLER}/postgres",
         f"postgresql://worker.{OTHER_REF}:pw@{POOLER}/postgres",
+        f"postgresql://my.worker.{OTHER_REF}:pw@{POOLER}/postgres",
         f"postgresql://worker%2E{OTHER_REF}:pw@{POOLER}/postgres",
         f"postgresql://postgres.{REF}:pw@{POOLER}/postgres?user=postgres.{OTHER_REF}",
         f"postgresql://postgres:pw@db.{REF}.supabase.co/postgres?host=DB.{OTHER_REF}.supabase.co",

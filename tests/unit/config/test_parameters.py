@@ -2,9 +2,8 @@
 
 import pytest
 
-from storage_cleanup.config.parameters import DEFAULTS, PARAMETERS, SECRETS, phase_parameter, read_one
+from storage_cleanup.config.parameters import DEFAULTS, PARAMETERS, SECRETS, read_one
 from storage_cleanup.errors import ConfigurationError
-from storage_cleanup.model.vocabulary import Phase
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -14,18 +13,8 @@ def test_a_meaning_is_a_sentence_that_parameter_store_takes(name: str) -> None:
     assert len(meaning) <= 1024
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
-def test_a_default_is_accepted(name: str) -> None:
-    PARAMETERS[name].read(DEFAULTS)
-
-
 def test_a_secret_has_no_default() -> None:
     assert SECRETS.isdisjoint(DEFAULTS)
-
-
-@pytest.mark.parametrize("phase", Phase)
-def test_every_phase_has_a_switch(phase: Phase) -> None:
-    assert phase_parameter(phase) in PARAMETERS
 
 
 def test_one_parameter_is_read_whatever_is_wrong_with_the_others() -> None:

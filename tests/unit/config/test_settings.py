@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage_cleanup.config.parameters import PARAMETERS as TABLE
 from storage_cleanup.errors import ConfigurationError
 from storage_cleanup.model.vocabulary import Phase, Profile
 from tests.unit.config.reading import faults, only_fault, read, read_tree
@@ -88,6 +89,46 @@ def test_a_fault_shows_the_value_and_what_is_accepted() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("profile", "live", "no such profile"),
+        ("enabled", "on", "neither true nor false"),
+        ("limits/max-failure-percent", "101", "out of range"),
+        ("quarantine/retention-hours", "1", "quarantine isn't built yet, and deleting for good instead would be a lie"),
+        ("buckets", "images,", "it has an empty item"),
+        ("buckets", "images,images", "it names something twice"),
+        ("buckets", "a/b", "'a/b' is no legal name of a bucket"),
+        ("buckets", "s3", "'s3' is a word of Storage's own paths, which makes URLs ambiguous"),
+        ("buckets", "sb_secret_x", "it looks like a key"),
+        ("temp/directories", "tmp", "'tmp' is no absolute path"),
+        (
+            "temp/directories",
+            "//tmp",
+            "'//tmp' isn't normalised (no '.', no '..', no '//', no slash at its end)",
+        ),
+        ("temp/directories", "/etc", "'/etc' is a directory of the system"),
+        ("temp/prefixes", "a/b", "'a/b' can't begin the name of a file"),
+        ("temp/prefixes", "ab", "'ab' would match too much"),
+        ("supabase/url", "https://a b.co", "it has a character that a URL can't have"),
+        ("supabase/url", "https://[", "its host or port can't be read"),
+        ("supabase/url", "https://example.com:0", "its host or port can't be read"),
+        ("supabase/url", "https://example.com/x", "it has more than scheme, host and port"),
+        ("supabase/url", "http://example.com", "it isn't https"),
+        ("supabase/service-role-key", "sb secret", "it is empty, or has white space or a character that no key has"),
+        ("supabase/service-role-key", "sb_publishable_x", "a publishable key may delete nothing"),
+        ("supabase/service-role-key", "eyJx", "a damaged JWT"),
+        ("database/url", "postgresql://me:pw@db /x", "it has a character that a URL can't have"),
+        ("database/url", "mysql://me:pw@db/x", "no postgresql:// URL"),
+        ("database/url", "postgresql://me:pw@db:port/x", "it can't be read as a URL"),
+        ("database/url", "postgresql://me:pw@a,b/x", "it doesn't name one host"),
+        ("database/url", "postgresql://db/x", "it names no user"),
+    ],
+)
+def test_a_fault_says_what_is_wrong(name: str, value: str, problem: str) -> None:
+    assert f": {problem}; it accepts {TABLE[name].accepts}" in only_fault(name, value)
+
+
 NUMBERS = [name for name, value in PARAMETERS.items() if value.isdecimal()]
 
 
@@ -104,7 +145,7 @@ def test_numbers_are_decimal_digits(name: str) -> None:
         ("production/interval-minutes", ["1", "10080"], ["0", "10081"]),
         ("testing/max-age-minutes", ["1", "525600"], ["0", "525601"]),
         ("production/max-age-minutes", ["1", "525600"], ["0", "525601"]),
-        ("limits/max-deletions-per-run", ["1", "10000000"], ["0", "10000001"]),
+        ("limits/max-deletions-per-run", ["1", "10000000", "1".zfill(12)], ["0", "10000001"]),
         ("limits/max-saved-drop-percent", ["0", "100"], ["101"]),
         ("limits/max-failure-percent", ["0", "100"], ["101"]),
     ],
@@ -134,6 +175,11 @@ def test_switches_accept_nothing_else(name: str) -> None:
 @pytest.mark.parametrize("value", ["Testing", "prod", "testing,production"])
 def test_there_are_two_profiles(value: str) -> None:
     only_fault("profile", value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("buckets", "x" * 100), ("temp/prefixes", "abc")])
+def test_names_as_long_or_short_as_allowed_are_accepted(name: str, value: str) -> None:
+    read_tree({**PARAMETERS, name: value})
 
 
 def test_items_of_lists_are_trimmed() -> None:
@@ -202,10 +248,6 @@ def test_other_directories_are_refused(value: str) -> None:
 @pytest.mark.parametrize("value", ["a", "ab", "...", "....", "a/b", "ab\x00c"])
 def test_prefixes_match_neither_too_much_nor_nothing(value: str) -> None:
     only_fault("temp/prefixes", f"storage-,{value}")
-
-
-def test_quarantine_is_refused_as_long_as_it_is_not_built() -> None:
-    assert "isn't built yet" in only_fault("quarantine/retention-hours", "24")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from storage_cleanup.errors import RequestError
 from storage_cleanup.events.cleanup import CleanupRequest, DrainRequest, parse_cleanup_event, parse_drain_event
+from storage_cleanup.events.fields import kind
 from storage_cleanup.model.vocabulary import Phase, Trigger
 
 PLAN = "0b9c7c3e-6e5b-4f0e-9a51-7c1f4dd5a1f0"
@@ -43,11 +44,15 @@ def test_a_scheduled_event_leaves_everything_to_the_parameters(source: str, deta
 
 
 def test_a_scheduled_event_from_elsewhere_is_refused() -> None:
-    assert "source is 'me'" in faults({**SCHEDULED, "source": "me"})[0]
+    assert faults({**SCHEDULED, "source": "me"}) == ("source is 'me'; it accepts aws.events or aws.scheduler",)
 
 
 def test_a_scheduled_event_with_wishes_is_refused() -> None:
     assert "detail is a dict" in faults({**SCHEDULED, "detail": {"dry_run": True}})[0]
+
+
+def test_a_scheduled_event_with_an_action_is_refused() -> None:
+    assert faults({**SCHEDULED, "action": "health"})[0].startswith("an event whose action is 'health' isn't for this")
 
 
 def test_a_manual_event_needs_only_its_action() -> None:
@@ -66,6 +71,12 @@ def test_a_manual_event_says_what_it_wants() -> None:
     )
 
 
+@pytest.mark.parametrize(("minutes", "deletions"), [(1, 1), (525_600, 10_000_000)])
+def test_numbers_reach_from_1_to_the_most_that_is_accepted(minutes: int, deletions: int) -> None:
+    request = manual(max_age_minutes=minutes, max_deletions=deletions)
+    assert (request.max_age_minutes, request.max_deletions) == (minutes, deletions)
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -82,10 +93,22 @@ def test_a_manual_event_says_what_it_wants() -> None:
 )
 def test_other_events_are_refused_with_what_is_accepted(event: object) -> None:
     (fault,) = faults(event)
+    assert fault.startswith(f"{kind(event)} isn't for this function; accepted are ")
     assert '{"action": "cleanup"}' in fault
     assert "scheduled event" in fault
 
 
+UNKNOWN = (
+    "'temp-files' is no phase; did you mean temp_files?; "
+    "'x' is no phase; there are temp_files, storage_files, render_jobs"
+)
+ACCEPTED = {
+    "dry_run": "true or false",
+    "max_age_minutes": "a whole number from 1 to 525600",
+    "max_deletions": "a whole number from 1 to 10000000",
+    "phases": "a list of temp_files, storage_files, render_jobs, each at most once",
+    "override": "the plan_id of a dry run, a UUID",
+}
 WRONG_VALUES: dict[str, list[object]] = {
     "dry_run": ["true", 1, 0, None, []],
     "max_age_minutes": ["3", 3.0, True, None, 0, -1, 525601, 10**30],
@@ -101,6 +124,23 @@ WRONG_VALUES: dict[str, list[object]] = {
 def test_a_field_of_another_type_or_range_is_refused_by_name(field: str, value: object) -> None:
     (fault,) = faults({"action": "cleanup", field: value})
     assert fault.startswith(f"{field} ")
+    assert fault.endswith(f"; it accepts {ACCEPTED[field]}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fault"),
+    [
+        ("dry_run", "true", "is 'true'"),
+        ("max_deletions", 0, "is 0"),
+        ("phases", {}, "is a dict"),
+        ("phases", [], "is empty"),
+        ("phases", ["temp-files", "x"], f"has a fault: {UNKNOWN}"),
+        ("phases", ["temp_files", "temp_files"], "names a phase twice"),
+        ("override", "yes", "is 'yes'"),
+    ],
+)
+def test_a_fault_shows_the_value_and_what_is_accepted(field: str, value: object, fault: str) -> None:
+    assert faults({"action": "cleanup", field: value}) == (f"{field} {fault}; it accepts {ACCEPTED[field]}",)
 
 
 @pytest.mark.parametrize("field", ["dry_run", "phases", "max_age_minutes", "max_deletions", "override"])
@@ -119,7 +159,9 @@ def test_every_fault_is_named_at_once() -> None:
 
 
 def test_an_override_of_a_dry_run_is_refused() -> None:
-    assert "override" in faults({"action": "cleanup", "dry_run": True, "override": PLAN})[0]
+    assert faults({"action": "cleanup", "dry_run": True, "override": PLAN}) == (
+        "override: a dry run needs none; leave out one of dry_run and override",
+    )
 
 
 def test_an_event_of_another_kind_is_no_drain() -> None:

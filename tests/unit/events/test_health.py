@@ -43,6 +43,7 @@ def test_a_field_with_a_fault_is_refused_and_told_what_it_accepts(event: object,
     ("event", "kind"),
     [
         (None, "an event that is None"),
+        ([], "an event that is a list"),
         ({}, "an event without an action"),
         ({"action": ["health"]}, "an event whose action is a list"),
         ({"detail-type": "Scheduled Event"}, "an event whose detail-type is 'Scheduled Event'"),

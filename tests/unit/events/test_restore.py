@@ -2,7 +2,7 @@
 
 import pytest
 
-from local.functions import Context, load_function
+from storage_cleanup.events.restore import refusal
 
 NOTHING = "restoring isn't built yet, so nothing was restored and nothing was changed."
 
@@ -19,5 +19,4 @@ NOTHING = "restoring isn't built yet, so nothing was restored and nothing was ch
     ],
 )
 def test_it_says_that_nothing_was_changed(event: object, sentence: str) -> None:
-    answer = load_function("restore").lambda_handler(event, Context(function_name="restore"))
-    assert answer == {"status": "not_built", "message": sentence}
+    assert refusal(event) == sentence

@@ -1,7 +1,7 @@
 """The checks, in the order in which a reader wants them; the longest question comes last.
 
 A new check is an entry of this table and, if nobody has put it yet, a question to the observer. The thresholds are
-those that operators know (``reference/operations.md``); names stay, because alarms and guides rely on them.
+those of docs/monitoring.md; names stay, because alarms and guides rely on them.
 """
 
 from storage_cleanup.health import findings as found

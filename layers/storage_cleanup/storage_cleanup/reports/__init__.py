@@ -1,5 +1,4 @@
 """A report as people look at it: charts, one page that needs nothing else, and the way to its readers.
 
-Imported only when a report is asked for, because the chart library and the template engine take time to import and
-lie in a layer of their own.
+Imported only when a report is asked for, because the chart library and the template engine take time to import.
 """

@@ -1,7 +1,7 @@
 """Which object a stored URL means, or why it is left alone.
 
-The steps are few and in one order, because ``storage_cleanup.object_key(text)`` in ``database/install.sql`` takes
-them too and must agree on every URL that is accepted here:
+The steps are few and in one order, because ``storage_cleanup.object_key(text)`` in ``database/functions/values.sql``
+takes them too and must agree on every URL that is accepted here:
 
 1. strip white space at both ends
 2. cut at the first ``#``, and at the first ``?``; but in a signed URL at the last, where that begins the token: the
@@ -12,7 +12,7 @@ them too and must agree on every URL that is accepted here:
 6. up to the next slash: the bucket; the rest: the name
 7. percent-decode both, once
 
-The facts are in ``reference/supabase-storage.md``, "Names and URLs". Every step is linear in the length of the URL.
+Every step is linear in the length of the URL.
 """
 
 from collections.abc import Collection

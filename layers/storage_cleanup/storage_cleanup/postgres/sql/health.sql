@@ -1,5 +1,5 @@
--- What health and reports ask of tables that the worker may read itself; the rest is asked of the functions of section 7
--- in database/install.sql. All of it in read-only transactions.
+-- What health and reports ask of tables that the worker may read itself; the rest is asked of the functions in
+-- database/functions/health.sql. All of it in read-only transactions.
 
 -- name: last_cycle
 -- The last real cycle, and how long ago it started; one that died without a word has failed.

@@ -219,7 +219,14 @@ def test_query_and_fragment_are_cut_at_the_first_mark(tail: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", [" /object/images/a", "\n/object/images/a\r\n", "/object/images/a\n", " /object/images/a?x "]
+    "url",
+    [
+        " /object/images/a",
+        "\n/object/images/a\r\n",
+        "/object/images/a\n",
+        " /object/images/a?x ",
+        "/object/images/a#x ",
+    ],
 )
 def test_white_space_around_a_url_is_ignored(url: str) -> None:
     assert name_in(url) == "a"
@@ -269,6 +276,15 @@ def test_dot_segments_are_refused_raw_and_encoded(name: str) -> None:
 def test_a_name_has_at_most_1024_characters() -> None:
     assert len(name_in("/object/images/" + "%20" * 1024 + "?x")) == 1024
     assert reason("/object/images/" + "a" * 1025) is Reason.TOO_LONG
+
+
+@pytest.mark.parametrize(("length", "expected"), [(8192, Reason.FOREIGN_HOST), (8193, Reason.TOO_LONG)])
+def test_a_url_over_8_kb_is_left_alone(length: int, expected: Reason) -> None:
+    assert reason("https://elsewhere.example/".ljust(length, "a")) is expected
+
+
+def test_a_no_break_space_is_part_of_the_url() -> None:
+    assert reason("/object/images/a.png\u00a0") is Reason.ILLEGAL_NAME
 
 
 @pytest.mark.parametrize(
