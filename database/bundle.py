@@ -100,8 +100,9 @@ class Room:
             "checks.sql": self.checks,
             "migration_table.sql": self.read("migration_table.sql"),
             **{f"migrations/{each.number:04}_{each.name}.sql": each.once for each in self.migrations},
+            "gate_closed.sql": self.read("gate_closed.sql"),
             **self.functions,
-            **{name: self.read(name) for name in ("indexes.sql", "triggers.sql", "first_look.sql")},
+            **{name: self.read(name) for name in ("indexes.sql", "triggers.sql", "first_look.sql", "gate_open.sql")},
         }
         rule = "-- " + "-" * 111
         return _HEAD + "".join(f"\n{rule}\n-- {name}\n\n{text}" for name, text in parts.items()) + _TAIL

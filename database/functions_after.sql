@@ -6,8 +6,7 @@ declare
 begin
     for outdated in
         select distinct objid::regclass
-        from storage_cleanup_before
-        join pg_proc on pg_proc.oid = function and prosrc <> body
+        from storage_cleanup_changed
         join pg_depend on refclassid = 'pg_proc'::regclass and refobjid = function and classid = 'pg_class'::regclass
         join pg_class on pg_class.oid = objid and relkind = 'i'
     loop

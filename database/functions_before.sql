@@ -1,3 +1,6 @@
--- What the functions say before they are made again; functions_after.sql compares.
+-- What the functions are before they are made again, and which are others then.
 create temporary table storage_cleanup_before on commit drop as
-    select oid as function, prosrc as body from pg_proc where pronamespace = 'storage_cleanup'::regnamespace;
+    select oid as function, pg_get_functiondef(oid) as definition
+    from pg_proc where pronamespace = 'storage_cleanup'::regnamespace;
+create temporary view storage_cleanup_changed as
+    select function from storage_cleanup_before where pg_get_functiondef(function) <> definition;

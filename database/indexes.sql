@@ -9,7 +9,11 @@ declare
     mode text := (select case when bool_or(fault <> 'missing') then 'access exclusive' else 'share row exclusive' end
                   from (select fault from storage_cleanup.index_state()
                         union all
-                        select 'missing' from storage_cleanup.trigger_state() where fault is not null) as wrong
+                        select 'missing' from storage_cleanup.trigger_state() where fault is not null
+                        union all       -- saves that began under another guard must have ended
+                        select 'missing' from storage_cleanup.gate where opens_at = now()
+                        union all
+                        select 'missing' from storage_cleanup_changed) as wrong
                   where fault is not null having count(*) > 0);
 begin
     perform set_config('lock_timeout', '500ms', true);

@@ -2,7 +2,8 @@
 
 Every step is a short transaction of its own that gives way to the application, so it may be interrupted anywhere and
 run again. In this order, because the triggers need the indexes, and nothing is claimed without the guard, the last
-trigger: checks, migrations, functions, indexes, triggers, the first look at what was there before.
+trigger: checks, migrations, functions, indexes, triggers, the first look at what was there before. Where functions
+change, no claim is made from before the change until all that the application had begun under the old ones has ended.
 """
 
 import os
@@ -47,9 +48,15 @@ select string_agg(distinct format('pid %s of %s, %s since %s', pid, usename, sta
 from pg_stat_activity
 where pid <> pg_backend_pid() and pid in (
     select pid from pg_locks
-    where granted and relation in ('public.render_jobs'::regclass, 'public.user_assets'::regclass))
+    where granted and relation in ('public.render_jobs'::regclass, 'public.user_assets'::regclass,
+                                   to_regclass('storage_cleanup.gate')))
 """
 
+_WRITERS = """
+select virtualtransaction from pg_locks
+where mode = 'RowExclusiveLock' and relation in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
+  and database = (select oid from pg_database where datname = current_database())
+"""
 _PROGRESS = """
 select concat(phase, ', ' || 100 * blocks_done / nullif(blocks_total, 0) || ' %%', case when holder.pid is not null
               then format(' for pid %%s of %%s, %%s since %%s', holder.pid, usename, state, xact_start) end)
@@ -123,7 +130,7 @@ class Installation:
         self.check()
         if not self._value(f"select pg_try_advisory_lock({ONE_AT_A_TIME})"):
             raise RefusedError("another installation is at work on this database: wait for it")
-        steps = (self._migrate, self._make_functions, self._make_indexes, self._make_triggers, self._look)
+        steps = (self._migrate, self._make_functions, self._make_indexes, self._make_triggers, self._open, self._look)
         changed = [step() for step in steps]
         return any(changed)
 
@@ -146,21 +153,47 @@ class Installation:
         return bool(missing)
 
     def _make_functions(self) -> bool:
-        changed = self._briefly("functions", self.replace_functions)
-        if changed:
-            self._say("functions and rights: made")
-        return changed
+        if not self._briefly("functions", self._differ):
+            return False
+        self._briefly("claims", lambda: self._execute("update storage_cleanup.gate set opens_at = 'infinity'"))
+        self._say("claims: stopped")
+        self._briefly("functions", self._exchange)
+        self._say("functions and rights: made")
+        return True
+
+    def _differ(self) -> bool:
+        with self._connection.transaction(force_rollback=True):
+            return self.replace_functions()
+
+    def _exchange(self) -> None:
+        """Replace the functions when no claim is being made: half of it would be of one release, half of another."""
+        self._execute("lock table storage_cleanup.gate in access exclusive mode")
+        self.replace_functions()
 
     def replace_functions(self) -> bool:
-        """Make all functions again; when they are as they were, roll that back and return False."""
+        """Make all functions again; return whether anything is other than before."""
         before = self._value(_FINGERPRINT)
-        with self._connection.transaction() as transaction:
-            self._execute("".join(self._room.functions.values()))
-            self._execute("select storage_cleanup.note_path_columns()")
-            changed = bool(self._value(_FINGERPRINT) != before)
-            if not changed:
-                raise psycopg.Rollback(transaction)
-        return changed
+        self._execute("".join(self._room.functions.values()))
+        self._execute("select storage_cleanup.note_path_columns()")
+        return bool(self._value(_FINGERPRINT) != before)
+
+    def _open(self) -> bool:
+        """Allow claims again, after all that was being written when there were other functions."""
+        if self._value("select opens_at <> 'infinity' from storage_cleanup.gate"):
+            return False
+        patient_until = time.monotonic() + PATIENCE_SECONDS
+        writers = set(self._rows(_WRITERS))
+        told = False
+        while writers := writers.intersection(self._rows(_WRITERS)):
+            if time.monotonic() > patient_until:
+                raise RefusedError(f"claims: a transaction doesn't end ({self._value(_IN_THE_WAY)}): run it again")
+            if not told:
+                self._say(f"claims: wait for {self._value(_IN_THE_WAY)}")
+                told = True
+            time.sleep(0.1)
+        self._briefly("claims", lambda: self._execute("update storage_cleanup.gate set opens_at = clock_timestamp()"))
+        self._say("claims: allowed")
+        return True
 
     def _make_indexes(self) -> bool:
         left_over = self._drop_left_over()

@@ -198,6 +198,13 @@ create table storage_cleanup.reconciliation (
 );
 insert into storage_cleanup.reconciliation default values;
 
+-- Claims may be made in transactions that begin after this: an installation that changes functions stops them meanwhile. One row.
+create table storage_cleanup.gate (
+    singleton  boolean primary key default true check (singleton),
+    opens_at   timestamptz not null default '-infinity'
+);
+insert into storage_cleanup.gate default values;
+
 -- How far the first look at what was there before the triggers has come: one row.
 create table storage_cleanup.first_look (
     singleton  boolean primary key default true check (singleton),
@@ -226,11 +233,22 @@ $sql$;
 end $migration$;
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- gate_closed.sql
+
+-- Waits for claims that are being made, and stops others to the end of this: neither may meet functions of two releases.
+lock table storage_cleanup.gate in access exclusive mode;
+-- What an interrupted `make install-database` has left shut: 'now' says so below.
+update storage_cleanup.gate set opens_at = now() where opens_at = 'infinity';
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- functions_before.sql
 
--- What the functions say before they are made again; functions_after.sql compares.
+-- What the functions are before they are made again, and which are others then.
 create temporary table storage_cleanup_before on commit drop as
-    select oid as function, prosrc as body from pg_proc where pronamespace = 'storage_cleanup'::regnamespace;
+    select oid as function, pg_get_functiondef(oid) as definition
+    from pg_proc where pronamespace = 'storage_cleanup'::regnamespace;
+create temporary view storage_cleanup_changed as
+    select function from storage_cleanup_before where pg_get_functiondef(function) <> definition;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/suitability.sql
@@ -896,16 +914,23 @@ as $$
     union all
     select code, sentence from storage_cleanup.unsuitable()
     union all
+    select 'installing', 'an installation is at work, or was interrupted: wait for it, or run it again'
+    from storage_cleanup.gate where opens_at > now()
+    union all
     select 'replica', 'the database is a read-only replica: use the primary''s address in database/url'
     where pg_is_in_recovery()
 $$;
 
+-- Volatile, and in two statements: the lock that the first one keeps to the end is what an installation waits for, and the
+-- second one sees what was committed before it was granted.
 create or replace function storage_cleanup.assert_trust() returns void
-language plpgsql stable security definer set search_path = ''
+language plpgsql security definer set search_path = ''
 as $$
 declare
-    reasons text := (select string_agg(sentence, '; ') from storage_cleanup.distrust());
+    reasons text;
 begin
+    perform from storage_cleanup.gate;
+    reasons := (select string_agg(sentence, '; ') from storage_cleanup.distrust());
     if reasons is not null then
         raise exception using errcode = 'object_not_in_prerequisite_state', message = reasons;
     end if;
@@ -1832,8 +1857,7 @@ declare
 begin
     for outdated in
         select distinct objid::regclass
-        from storage_cleanup_before
-        join pg_proc on pg_proc.oid = function and prosrc <> body
+        from storage_cleanup_changed
         join pg_depend on refclassid = 'pg_proc'::regclass and refobjid = function and classid = 'pg_class'::regclass
         join pg_class on pg_class.oid = objid and relkind = 'i'
     loop
@@ -1855,7 +1879,11 @@ declare
     mode text := (select case when bool_or(fault <> 'missing') then 'access exclusive' else 'share row exclusive' end
                   from (select fault from storage_cleanup.index_state()
                         union all
-                        select 'missing' from storage_cleanup.trigger_state() where fault is not null) as wrong
+                        select 'missing' from storage_cleanup.trigger_state() where fault is not null
+                        union all       -- saves that began under another guard must have ended
+                        select 'missing' from storage_cleanup.gate where opens_at = now()
+                        union all
+                        select 'missing' from storage_cleanup_changed) as wrong
                   where fault is not null having count(*) > 0);
 begin
     perform set_config('lock_timeout', '500ms', true);
@@ -1898,5 +1926,13 @@ select storage_cleanup.make_trigger(name) from storage_cleanup.trigger_state() w
 select storage_cleanup.reconcile('epoch') from storage_cleanup.first_look where done_at is null;
 update storage_cleanup.first_look set done_at = clock_timestamp() where done_at is null;
 select storage_cleanup.remember_usage();
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- gate_open.sql
+
+-- A claim that has waited at the gate began with the functions as they were: it is refused, and so is what begins before the
+-- commit.
+update storage_cleanup.gate set opens_at = clock_timestamp() + interval '5 seconds'
+where opens_at = now() or exists (select from storage_cleanup_changed);
 
 commit;

@@ -29,16 +29,23 @@ as $$
     union all
     select code, sentence from storage_cleanup.unsuitable()
     union all
+    select 'installing', 'an installation is at work, or was interrupted: wait for it, or run it again'
+    from storage_cleanup.gate where opens_at > now()
+    union all
     select 'replica', 'the database is a read-only replica: use the primary''s address in database/url'
     where pg_is_in_recovery()
 $$;
 
+-- Volatile, and in two statements: the lock that the first one keeps to the end is what an installation waits for, and the
+-- second one sees what was committed before it was granted.
 create or replace function storage_cleanup.assert_trust() returns void
-language plpgsql stable security definer set search_path = ''
+language plpgsql security definer set search_path = ''
 as $$
 declare
-    reasons text := (select string_agg(sentence, '; ') from storage_cleanup.distrust());
+    reasons text;
 begin
+    perform from storage_cleanup.gate;
+    reasons := (select string_agg(sentence, '; ') from storage_cleanup.distrust());
     if reasons is not null then
         raise exception using errcode = 'object_not_in_prerequisite_state', message = reasons;
     end if;

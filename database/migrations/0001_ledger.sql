@@ -72,6 +72,13 @@ create table storage_cleanup.reconciliation (
 );
 insert into storage_cleanup.reconciliation default values;
 
+-- Claims may be made in transactions that begin after this: an installation that changes functions stops them meanwhile. One row.
+create table storage_cleanup.gate (
+    singleton  boolean primary key default true check (singleton),
+    opens_at   timestamptz not null default '-infinity'
+);
+insert into storage_cleanup.gate default values;
+
 -- How far the first look at what was there before the triggers has come: one row.
 create table storage_cleanup.first_look (
     singleton  boolean primary key default true check (singleton),

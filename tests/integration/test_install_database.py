@@ -104,10 +104,10 @@ def faults(database: Database) -> list[str]:
 class Background:
     """An installation in another thread, of which one can wait for lines."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, room: Path = ROOM) -> None:
         self._lines: queue.Queue[str] = queue.Queue()
         pool = ThreadPoolExecutor(1)
-        self.result: Future[bool] = pool.submit(install, database.url(), None, self._lines.put)
+        self.result: Future[bool] = pool.submit(install, database.url(), Room(room), self._lines.put)
         pool.shutdown(wait=False)
 
     def wait_for(self, text: str) -> None:
@@ -331,8 +331,7 @@ def test_it_may_be_interrupted_after_every_step(project: Database) -> None:
             try:
                 install(project.url(), say=say)
             except RefusedError:
-                guard_is_made = any(line.startswith("trigger storage_cleanup_guard") for line in lines)
-                assert is_trusted(project) is guard_is_made
+                assert is_trusted(project) is ("claims: allowed" in lines)
                 repeated: list[str] = []
                 install(project.url(), say=repeated.append)
                 assert {line for line in lines if "made" in line or "applied" in line}.isdisjoint(repeated)
@@ -444,7 +443,7 @@ def test_an_index_of_a_function_that_changes_is_not_believed_until_it_is_built_a
         owner.execute(
             "insert into render_jobs (user_id, status, output_url) values (gen_random_uuid(), 'x', 'images/a')"
         )
-        with session(project.url()) as connection:
+        with session(project.url()) as connection, connection.transaction():
             Installation(connection, Room(), lambda _: None).replace_functions()
         assert not is_trusted(project)
         assert by_tool(project)
@@ -484,6 +483,71 @@ def test_each_way_knows_what_the_other_has_applied(
     before = dump(project)
     then(project, second)
     assert dump(project) == before
+
+
+def test_functions_change_between_claims_and_never_within_one(project: Database, second: Path) -> None:
+    by_tool(project)
+    with project.connect(autocommit=False) as claim:
+        claim.execute("select storage_cleanup.assert_trust()")  # keeps to the end what every claim begins with
+        installation = Background(project, second)
+        installation.wait_for(f"functions: waits for pid {claim.info.backend_pid}")
+        assert not is_trusted(project)
+        claim.commit()
+        assert installation.result.result(timeout=60)
+    assert is_trusted(project)
+
+
+def test_nothing_is_claimed_until_saves_under_the_functions_before_have_ended(project: Database, second: Path) -> None:
+    by_tool(project)
+    with project.connect(autocommit=False) as save:
+        save.execute("insert into user_assets (user_id, asset_type) values (gen_random_uuid(), 'x')")
+        installation = Background(project, second)
+        installation.wait_for(f"claims: wait for pid {save.info.backend_pid}")
+        assert not is_trusted(project)
+        save.commit()
+        assert installation.result.result(timeout=60)
+    assert is_trusted(project)
+
+
+@BOTH_WAYS
+def test_what_was_interrupted_between_functions_and_claims_is_taken_up(
+    project: Database, way: Callable[[Database], object]
+) -> None:
+    by_tool(project)
+    with project.connect() as owner:
+        owner.execute("update storage_cleanup.gate set opens_at = 'infinity'")
+        owner.execute("update storage_cleanup.first_look set done_at = null")
+        assert faults(project)[-1].startswith("preflight (installing): an installation is at work")
+        way(project)
+        (opens_in,) = (
+            owner.execute("select opens_at < now() + interval '1 minute' from storage_cleanup.gate").fetchone() or ()
+        )
+    assert opens_in
+
+
+def test_a_claim_that_waited_for_the_script_is_refused(project: Database) -> None:
+    """Its own body is still that of the functions before."""
+    by_script(project)
+    with project.connect() as owner, project.connect(autocommit=False) as claim, ThreadPoolExecutor(1) as pool:
+        claim.execute("select 1")
+        owner.execute(
+            "create or replace function storage_cleanup.has_file(output_url text) returns boolean "
+            "language sql immutable parallel safe as 'select true'"
+        )
+        with project.connect(autocommit=False) as editor:
+            editor.execute(Room().bundle().replace("\nbegin;\n", "\n").replace("\ncommit;\n", "\n").encode())
+            waiting = pool.submit(claim.execute, b"select storage_cleanup.assert_trust()")
+            wait_until(
+                lambda: (
+                    owner.execute(
+                        "select wait_event_type from pg_stat_activity where pid = %s", (claim.info.backend_pid,)
+                    ).fetchone()
+                    == ("Lock",)
+                )
+            )
+            editor.commit()
+        with pytest.raises(pg.ObjectNotInPrerequisiteState, match="an installation is at work"):
+            waiting.result()
 
 
 def test_a_migration_that_fails_leaves_nothing(project: Database, second: Path) -> None:
