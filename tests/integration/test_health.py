@@ -319,7 +319,7 @@ CASES: list[Case] = [
         "indexes",
         executes("drop index storage_cleanup_render_job_id"),
         "critical",
-        "storage_cleanup_render_job_id missing or invalid",
+        "storage_cleanup_render_job_id missing, invalid or outdated",
     ),
     (
         "indexes",
