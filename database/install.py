@@ -95,8 +95,6 @@ def session(url: str) -> Iterator[Connection]:
             connection.execute("set statement_timeout = 0")
             connection.execute("set lock_timeout = 0")
             connection.execute("set client_min_messages = warning")
-            # Bodies are read when they are called, so that making a function again locks no table that it names.
-            connection.execute("set check_function_bodies = off")
             yield connection
     except psycopg.Error as error:
         raise RefusedError(f"{first_line(error)} (no step is half done: it may be run again)") from error

@@ -18,6 +18,7 @@ import pytest
 from psycopg import errors as pg
 
 from database import install as module
+from database import status as status_module
 from database.bundle import ONE_AT_A_TIME, ROOM, Room
 from database.install import Installation, RefusedError, install, session
 from database.status import status
@@ -168,7 +169,17 @@ def test_what_is_installed_takes_no_lock_on_the_applications_tables(
     with project.connect(autocommit=False) as application:
         application.execute("lock table render_jobs, user_assets in access exclusive mode")
         assert by_tool(project) is False
+        assert faults(project) == []
+        by_script(project)
     assert dump(project) == before
+
+
+def test_columns_that_only_health_reads_are_looked_for_at_the_first_installation(project: Database) -> None:
+    with project.connect() as owner:
+        owner.execute("alter table user_assets drop file_size")
+    with pytest.raises(RefusedError, match='column "file_size" does not exist'):
+        by_tool(project)
+    assert not is_trusted(project)
 
 
 def test_what_was_there_before_is_found_in_slices(project: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -629,6 +640,21 @@ def test_another_role_is_told_which_one_to_use(project: Database) -> None:
 
 
 # -- status ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_status_is_a_line_a_part_and_fails_until_all_is_there(
+    project: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ADMIN_DATABASE_URL", project.url())
+    assert status_module.main() == 1
+    assert "migration 1 (ledger): missing\nNot complete" in capsys.readouterr().out
+    by_tool(project)
+    assert status_module.main() == 0
+    assert capsys.readouterr().out.endswith("Complete.\n")
+    with project.connect() as owner:
+        owner.execute("create table more_assets () inherits (user_assets)")
+    assert status_module.main() == 1
+    assert capsys.readouterr().err.startswith("Not installable: public.user_assets has a child")
 
 
 def test_the_status_tells_what_is_missing_and_changes_nothing(project: Database, second: Path) -> None:
