@@ -14,7 +14,7 @@ _HEAD = f"""\
 --
 -- Run the whole file as `postgres`, in Supabase's SQL editor or with psql. Running it again changes nothing.
 -- With psql: psql -v ON_ERROR_STOP=1 "$ADMIN_DATABASE_URL" -f database/install.sql, so that an error is the last line.
--- It needs public.render_jobs, public.user_assets and Supabase's storage schema; uninstall.sql takes it all back.
+-- It needs public.render_jobs, public.user_assets and Supabase's storage schema; uninstall.sql takes it back.
 --
 -- For up to about 100,000 rows in each of the two tables: all of it is one transaction, and whoever writes to them
 -- waits meanwhile. With more, use `make install-database`, which stops nobody; each knows what the other has done.
@@ -33,6 +33,7 @@ _FUNCTIONS = (
     *("suitability", "values", "installation", "guard", "candidates", "references", "preflight", "runs", "claim"),
     *("confirm", "rows", "health"),
 )
+_LAST = ("bucket.sql", "indexes.sql", "triggers.sql", "first_look.sql", "gate_open.sql")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Room:
             **{f"migrations/{each.number:04}_{each.name}.sql": each.once for each in self.migrations},
             "gate_closed.sql": self.read("gate_closed.sql"),
             **self.functions,
-            **{name: self.read(name) for name in ("indexes.sql", "triggers.sql", "first_look.sql", "gate_open.sql")},
+            **{name: self.read(name) for name in _LAST},
         }
         rule = "-- " + "-" * 111
         return _HEAD + "".join(f"\n{rule}\n-- {name}\n\n{text}" for name, text in parts.items()) + _TAIL

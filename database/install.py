@@ -128,8 +128,8 @@ class Installation:
         self.check()
         if not self._value(f"select pg_try_advisory_lock({ONE_AT_A_TIME})"):
             raise RefusedError("another installation is at work on this database: wait for it")
-        steps = (self._migrate, self._make_functions, self._make_indexes, self._make_triggers, self._open, self._look)
-        changed = [step() for step in steps]
+        made = (self._migrate, self._make_functions, self._make_bucket, self._make_indexes, self._make_triggers)
+        changed = [step() for step in (*made, self._open, self._look)]
         return any(changed)
 
     def check(self) -> None:
@@ -192,6 +192,12 @@ class Installation:
         self._briefly("claims", lambda: self._execute("update storage_cleanup.gate set opens_at = clock_timestamp()"))
         self._say("claims: allowed")
         return True
+
+    def _make_bucket(self) -> bool:
+        made = self._briefly("bucket", lambda: self._execute(self._room.read("bucket.sql")))
+        if made:
+            self._say("bucket: made")
+        return bool(made)
 
     def _make_indexes(self) -> bool:
         left_over = self._drop_left_over()
@@ -293,8 +299,9 @@ class Installation:
                 time.sleep(min(0.1 * attempt, 2) * random.uniform(0.5, 1))  # noqa: S311
         raise AssertionError
 
-    def _execute(self, text: str) -> None:
-        self._connection.execute(text.encode())
+    def _execute(self, text: str) -> int:
+        """Execute statements; return how many rows the last one touched."""
+        return self._connection.execute(text.encode()).rowcount
 
     def _rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         return self._connection.execute(query, values or None).fetchall()

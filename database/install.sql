@@ -2,7 +2,7 @@
 --
 -- Run the whole file as `postgres`, in Supabase's SQL editor or with psql. Running it again changes nothing.
 -- With psql: psql -v ON_ERROR_STOP=1 "$ADMIN_DATABASE_URL" -f database/install.sql, so that an error is the last line.
--- It needs public.render_jobs, public.user_assets and Supabase's storage schema; uninstall.sql takes it all back.
+-- It needs public.render_jobs, public.user_assets and Supabase's storage schema; uninstall.sql takes it back.
 --
 -- For up to about 100,000 rows in each of the two tables: all of it is one transaction, and whoever writes to them
 -- waits meanwhile. With more, use `make install-database`, which stops nobody; each knows what the other has done.
@@ -944,6 +944,17 @@ create or replace function storage_cleanup.buckets() returns table (id text, cre
 language sql stable security definer set search_path = ''
 as $$ select id, created_at from storage.buckets where created_at between 'epoch' and '9999-12-31' $$;     -- what a client can read
 
+-- The canaries that this database sees: this run's, and what runs that ended or died have left.
+create or replace function storage_cleanup.canaries(this_run uuid) returns setof text
+language sql stable security definer set search_path = ''
+as $$
+    select name from storage.objects
+    where bucket_id = 'storage-cleanup' and name ~ '^canary/[0-9a-f-]{36}$'
+      and not exists (select from storage_cleanup.run as other
+                      where other.id <> this_run and other.status = 'running' and name = 'canary/' || other.id)
+    order by name <> 'canary/' || this_run limit 100
+$$;
+
 -- The reference set, counted now: every asset that names a job. An index-only scan of storage_cleanup_saved.
 create or replace function storage_cleanup.count_saved() returns bigint
 language plpgsql stable security definer set search_path = ''
@@ -1608,13 +1619,14 @@ end $$;
 
 -- Health. What the function health asks; all of it only reads. Each reads its tables once, however long they are.
 
--- What lies in Storage, by bucket.
+-- What lies in Storage, by bucket; our own holds an object for a moment only.
 create or replace function storage_cleanup.stored() returns table (bucket_id text, objects bigint, bytes bigint)
 language sql stable security definer set search_path = ''
 as $$
     select bucket.id, count(stored.id),
            storage_cleanup.total_size(sum(storage_cleanup.size_of(stored.metadata)))
     from storage.buckets as bucket left join storage.objects as stored on stored.bucket_id = bucket.id
+    where bucket.id <> 'storage-cleanup'
     group by bucket.id
 $$;
 
@@ -1821,7 +1833,7 @@ language sql stable
 as $$
     select oid::regprocedure from pg_proc
     where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
-        'schema_version', 'distrust', 'buckets', 'count_saved', 'plan', 'start_run', 'due', 'park', 'claim', 'adopt',
+        'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'start_run', 'due', 'park', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
         'reconcile_if_due', 'prune', 'judge_saved', 'finish_run', 'stored', 'orphans', 'completed', 'assets', 'integrity',
         'orphan_bytes', 'index_use', 'triggers_off', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])
@@ -1867,6 +1879,14 @@ begin
         execute format('comment on index %s is null', outdated);
     end loop;
 end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- bucket.sql
+
+-- The bucket of the system's own, for the small object by which a run proves that Storage and database are one project.
+-- Private, and without a policy: nobody reaches it but the service role.
+
+insert into storage.buckets (id, name, public) values ('storage-cleanup', 'storage-cleanup', false) on conflict do nothing;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- indexes.sql

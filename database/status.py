@@ -14,6 +14,9 @@ select format('index %s', name), fault from storage_cleanup.index_state()
 union all
 select format('trigger %s', name), fault from storage_cleanup.trigger_state()
 union all
+select 'bucket storage-cleanup', case when not exists (select from storage.buckets where id = 'storage-cleanup')
+                               then 'missing' end
+union all
 select 'first look', case when done_at is null then 'not done' end from storage_cleanup.first_look
 union all
 select format('preflight (%s)', code), sentence from storage_cleanup.distrust() where code not in ('guard', 'index')

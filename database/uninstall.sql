@@ -1,4 +1,4 @@
--- Takes back everything that install.sql made, and leaves the application's tables as they were.
+-- Takes back everything that install.sql made but an empty bucket, and leaves the application's tables as they were.
 -- Run it as the role that ran install.sql, after the schedule has been switched off. Ledger and history go with it.
 -- With psql: psql -v ON_ERROR_STOP=1 "$ADMIN_DATABASE_URL" -f database/uninstall.sql, so that an error is the last line.
 
@@ -32,6 +32,7 @@ begin
 end $$;
 
 drop schema if exists storage_cleanup cascade;
+-- The bucket storage-cleanup stays: Storage lets nobody delete a bucket by SQL. It is empty; the dashboard can delete it.
 
 do $$
 begin

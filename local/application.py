@@ -229,8 +229,9 @@ class Application:
         return {job for (job,) in self._owner.execute("select id from render_jobs")}
 
     def files(self) -> set[tuple[str, str]]:
-        """Return bucket and name of all files."""
-        return set(self._storage_owner.execute("select bucket_id, name from storage.objects").fetchall())
+        """Return bucket and name of all of the application's files."""
+        query = "select bucket_id, name from storage.objects where bucket_id <> 'storage-cleanup'"
+        return set(self._storage_owner.execute(query).fetchall())
 
     def download(self, render: Render) -> bytes:
         """Return the bytes of a render's file, as Storage serves them."""

@@ -56,6 +56,17 @@ create or replace function storage_cleanup.buckets() returns table (id text, cre
 language sql stable security definer set search_path = ''
 as $$ select id, created_at from storage.buckets where created_at between 'epoch' and '9999-12-31' $$;     -- what a client can read
 
+-- The canaries that this database sees: this run's, and what runs that ended or died have left.
+create or replace function storage_cleanup.canaries(this_run uuid) returns setof text
+language sql stable security definer set search_path = ''
+as $$
+    select name from storage.objects
+    where bucket_id = 'storage-cleanup' and name ~ '^canary/[0-9a-f-]{36}$'
+      and not exists (select from storage_cleanup.run as other
+                      where other.id <> this_run and other.status = 'running' and name = 'canary/' || other.id)
+    order by name <> 'canary/' || this_run limit 100
+$$;
+
 -- The reference set, counted now: every asset that names a job. An index-only scan of storage_cleanup_saved.
 create or replace function storage_cleanup.count_saved() returns bigint
 language plpgsql stable security definer set search_path = ''

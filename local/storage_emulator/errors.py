@@ -63,6 +63,7 @@ no_related_resource = _worded(404, "InvalidRequest", "The related resource does 
 # Not as it should be.
 bucket_not_empty = _worded(409, "ResourceNotEmpty", "The bucket you tried to delete is not empty", "ResourceNotEmpty")
 body_too_large = _worded(413, "Error", "Request body is too large", "InvalidRequest")
+object_too_large = _worded(413, "Payload too large", "The object exceeded the maximum allowed size", "EntityTooLarge")
 invalid_signature = _worded(400, "InvalidSignature", "The signature doesn't match the URL", "InvalidSignature")
 not_emulated = _worded(501, "NotImplemented", "The emulator lists without folders, by name", "NotImplemented")
 # The server's own trouble, with its database or its backend.

@@ -217,8 +217,10 @@ def _signed_claims(emulator: Emulator, bucket: str, name: str) -> dict[str, obje
 def _store(emulator: Emulator, caller: Caller, bucket: str, name: str, *, upsert: bool) -> Response:
     objects.check_name(name)
     with emulator.transaction(SERVER) as cursor:
-        buckets.describe(cursor, bucket)
+        limit = buckets.describe(cursor, bucket)[0]["file_size_limit"]
     content, metadata, user_metadata = requests.uploaded()
+    if limit is not None and len(content) > limit:
+        raise errors.object_too_large()
     new = objects.Upload(bucket, name, str(uuid4()), caller.subject, metadata, user_metadata)
     emulator.blobs.write(new.version, content)
     try:

@@ -32,6 +32,7 @@ from storage_cleanup.limits import LOCK_TIMEOUT, PAGE_SIZE, HttpPatience
 from storage_cleanup.model.account import RunResult
 from storage_cleanup.model.vocabulary import Phase
 from storage_cleanup.postgres.connection import Transactions
+from storage_cleanup.storage.paths import OWN_BUCKET
 from tests.campaigns.ground import Ground
 from tests.campaigns.report import Figures, missed
 from tests.integration.direct import cycle
@@ -113,7 +114,8 @@ class Scene:
             rows = connection.execute("select metadata ->> 'render_job_id' from user_assets").fetchall()
         assets = {UUID(row[0]) for row in rows}
         gone = sum((render.bucket, render.name) not in files for render in self.orphans.values())
-        stats = self.storage.stats()
+        removals = self.storage.stats()["removals"].items()
+        times_removed = [times for name, times in removals if not name.startswith(f"{OWN_BUCKET}/")]
         return Counter(
             lost_saved=sum(
                 job not in jobs or job not in assets or (render.bucket, render.name) not in files
@@ -122,8 +124,8 @@ class Scene:
             files_without_row=sum(
                 job not in jobs and (render.bucket, render.name) in files for job, render in self.orphans.items()
             ),
-            removed_twice=sum(times > 1 for times in stats["removals"].values()),
-            overclaimed=max(0, self.deleted - stats["names_removed"])
+            removed_twice=sum(times > 1 for times in times_removed),
+            overclaimed=max(0, self.deleted - sum(times_removed))
             + max(0, self.deleted + self.already_missing - gone)
             + (abs(self.deleted + self.already_missing - gone) if exact else 0),
         )
@@ -303,7 +305,7 @@ def clock_skew(scene: Scene, probability: float) -> Iterator[None]:
 _REMOVAL_ONLY = (Fault.EMPTY_ANSWER, Fault.HALF)
 STORAGE: dict[str, Injection] = {
     f"{fault} on {operation}": storage_fault(fault, operation)
-    for operation in ("remove", "list_buckets")
+    for operation in ("remove", "list_buckets", "upload")
     for fault in Fault
     if operation == "remove" or fault not in _REMOVAL_ONLY
 } | {"poisoned names": poisoned_names}

@@ -10,6 +10,7 @@ same every time, and one in which requests and statements overlap as they do in 
 
 import logging
 import os
+import re
 import signal
 import ssl
 import sys
@@ -49,6 +50,7 @@ APP = load_function("cleanup")  # … and all of this happens once, before the f
 MOST_CYCLES = 8
 PAGE_SIZE = 3
 """So small that a few jobs are many batches."""
+_RUN = re.compile("[0-9a-f-]{36}$")  # another one in every run
 _SERVER_SECONDS = 0.15  # how long a server goes on with what a dead client has asked for
 _CLIENT_SECONDS = 0.04  # … and how much of that the client lives to see
 
@@ -136,7 +138,7 @@ def _mined_request(fuse: Fuse, project: Project) -> Callable[..., httpx.Response
     def handle_request(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
         if request.url.path.startswith("/_control"):
             return original(self, request)
-        name = f"{request.method} {request.url.path}"
+        name = f"{request.method} {_RUN.sub('', request.url.path)}"
         fuse.passes(f"before {name}")
         if fuse.burns(f"during {name}"):
             latency = {"latency_ms": _SERVER_SECONDS * 1000}

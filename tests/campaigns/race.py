@@ -30,6 +30,7 @@ from psycopg.types.json import Jsonb
 from local.application import TWO_HOURS, age_jobs
 from local.postgres import ROOT, Database
 from storage_cleanup.model.vocabulary import Phase, Status
+from storage_cleanup.storage.paths import OWN_BUCKET
 from tests.campaigns.ground import Ground, Project, quiet
 from tests.campaigns.report import Figures, missed
 
@@ -438,9 +439,10 @@ class Race:
                 pass
 
     def _take_stock(self) -> None:
-        removals = self.ground.storage.stats()["removals"]
-        self.account["files_removed"] = len(removals)
-        self.account["removed_twice"] = sum(removals.values()) - len(removals)
+        removals = self.ground.storage.stats()["removals"].items()
+        times_removed = [times for name, times in removals if not name.startswith(f"{OWN_BUCKET}/")]
+        self.account["files_removed"] = len(times_removed)
+        self.account["removed_twice"] = sum(times_removed) - len(times_removed)
         with self.database.connect("supabase_admin") as connection:
             for query in (_LOST, _LEFT):
                 cursor = connection.execute(query)

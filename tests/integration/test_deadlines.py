@@ -28,7 +28,7 @@ from tests.integration.bad_wire import BadWire, Trouble
 from tests.integration.conftest import Cleanup, Configure
 from tests.integration.direct import ledger
 
-REMOVAL = b"DELETE /storage/v1/object/"
+REMOVAL = b"DELETE /storage/v1/object/images"
 LIMITS = {"statement_timeout": timedelta(seconds=30), "lock_timeout": timedelta(seconds=5)}
 
 

@@ -60,9 +60,22 @@ def test_uninstalling_leaves_no_trace(project: Database) -> None:
     run(project, INSTALL)
     assert dump(project) != before
     run(project, UNINSTALL)
+    with project.connect("supabase_admin") as dashboard:  # SQL can't delete what the Storage API can
+        dashboard.execute("set storage.allow_delete_query = true")
+        dashboard.execute("delete from storage.buckets where id = 'storage-cleanup'")
     assert dump(project) == before
     with project.connect() as owner:
         assert owner.execute("select count(*) from pg_roles where rolname ~ 'storage_cleanup'").fetchone() == (0,)
+
+
+def test_uninstalling_leaves_the_empty_bucket_and_installing_again_takes_it(project: Database) -> None:
+    with project.connect() as owner:
+        for script in (INSTALL, UNINSTALL, INSTALL):
+            run(project, script)
+            found = owner.execute("select id, public from storage.buckets").fetchall()
+            assert found == [("storage-cleanup", False)]
+        with pytest.raises(pg.InsufficientPrivilege):
+            owner.execute("delete from storage.buckets")
 
 
 def test_uninstalling_twice_is_fine(project: Database) -> None:

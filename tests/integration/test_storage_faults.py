@@ -209,7 +209,7 @@ def test_it_is_given_up_once_no_request_for_it_can_be_under_way(
     servers.storage.reset_stats()
     answer = cleanup()
     assert answer["phases"]["storage_files"]["reasons"]["failed"] == {"stuck": 1}
-    assert "remove" not in servers.storage.stats()["requests"]
+    assert "poisoned" not in servers.storage.stats()["faults"]
     assert ("released", 5, "Internal Server Error") in ledger(servers)
     assert application.jobs() == {poisoned.job_id}
 

@@ -123,6 +123,7 @@ def test_stack() -> None:
         with stack.database.connect() as connection:
             assert connection.execute("select id, public from storage.buckets order by id").fetchall() == [
                 ("images", False),
+                ("storage-cleanup", False),
                 ("videos", True),
             ]
         assert stack.aws.environment()["AWS_ENDPOINT_URL"] == stack.aws.url
@@ -150,7 +151,7 @@ def test_the_client_library_works(servers: Servers) -> None:
         assert [row["name"] for row in images.remove(["d.png", "none.png"])] == ["d.png"]
         client.storage.empty_bucket("images")
         client.storage.delete_bucket("images")
-        assert [bucket.id for bucket in client.storage.list_buckets()] == ["videos"]
+        assert [bucket.id for bucket in client.storage.list_buckets()] == ["storage-cleanup", "videos"]
 
 
 def test_directories_of_dead_processes_go(stack_directory: Path) -> None:

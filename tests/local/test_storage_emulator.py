@@ -279,6 +279,13 @@ class TestObjects:
         assert client.get(path).text == "bytes"
         assert client.get(path.replace("a.png", "b.png")).json()["code"] == "InvalidSignature"
 
+    def test_a_bucket_limits_the_size_of_an_object(self, client: httpx.Client) -> None:
+        client.post("/bucket", json={"name": "small", "file_size_limit": 5}).raise_for_status()
+        assert client.post("/object/small/a", content="bytes").status_code == 200
+        answer = client.post("/object/small/b", content="bytes!")
+        assert (answer.status_code, answer.json()["code"]) == (413, "EntityTooLarge")
+        assert client.get("/object/info/small/b").json()["code"] == "NoSuchKey"
+
     def test_signed_upload(self, client: httpx.Client) -> None:
         url = client.post("/object/upload/sign/images/a.png").json()["url"]
         assert client.put(url, content="bytes").json()["Key"] == "images/a.png"

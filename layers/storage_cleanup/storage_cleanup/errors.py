@@ -59,8 +59,8 @@ class UnsafeError(StorageCleanupError):
     sentence
         Which one, and what to do about it.
     code
-        The same as a word: ``key``, ``project``, ``bucket``, ``schema``, ``role``, ``replica``, ``breaker``, or what
-        ``storage_cleanup.distrust()`` calls it (with commas, where there are several).
+        The same as a word: ``key``, ``project``, ``bucket``, ``canary``, ``schema``, ``role``, ``replica``,
+        ``breaker``, or what ``storage_cleanup.distrust()`` calls it (with commas, where there are several).
     """
 
     def __init__(self, sentence: str, *, code: str) -> None:
@@ -99,6 +99,8 @@ class DatabaseError(StorageCleanupError):
 
 KEY_REFUSED = frozenset({401, 403})
 """The status of an answer to a key that the server doesn't accept."""
+PUSHBACK = frozenset({429, 503, 544})
+"""The status of an answer that asks to be asked less."""
 
 
 class ObjectStoreError(StorageCleanupError):
@@ -124,3 +126,8 @@ class ObjectStoreError(StorageCleanupError):
     def is_refusal(self) -> bool:
         """Whether the server doesn't accept the key."""
         return self.status in KEY_REFUSED
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether no answer came, or one that asks to be asked later: nothing was said about the request itself."""
+        return self.status is None or self.status in PUSHBACK

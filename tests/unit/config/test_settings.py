@@ -211,6 +211,10 @@ def test_words_of_storages_paths_are_no_buckets(word: str) -> None:
     assert f"'{word}'" in only_fault("buckets", f"images,{word}")
 
 
+def test_our_own_bucket_is_none_to_clean() -> None:
+    assert "'storage-cleanup' is this system's own bucket" in only_fault("buckets", "images,storage-cleanup")
+
+
 @pytest.mark.parametrize("value", ["/tmp", "/mnt/renders", "/var/tmp", "/data"])
 def test_temporary_directories_are_accepted(value: str) -> None:
     assert read_tree({**PARAMETERS, "temp/directories": value}).temp_directories == (Path(value),)

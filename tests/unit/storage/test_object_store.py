@@ -53,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_DELETE = do_GET  # noqa: N815  (the base class looks for it)
+    do_POST = do_DELETE = do_GET  # noqa: N815  (the base class looks for them)
 
     def log_message(self, *arguments: Any) -> None: ...
 
@@ -108,6 +108,14 @@ def test_names_are_sent_as_they_are_and_the_bucket_as_a_part_of_the_path() -> No
     assert (method, path) == ("DELETE", "/storage/v1/object/my%20videos%3F")
     assert headers["content-type"] == "application/json"
     assert json.loads(body) == {"prefixes": ["a/b c+%.png", "x"]}
+
+
+def test_an_upload_takes_the_place_of_one_that_a_lost_answer_may_have_made() -> None:
+    with serving((200, {}, b'{"Key": "images/a/b", "Id": "1"}')) as server, store_of(server) as store:
+        store.upload("images", "a/b", b"bytes")
+    [(method, path, headers, body)] = server.requests
+    assert (method, path, headers["x-upsert"]) == ("POST", "/storage/v1/object/images/a/b", "true")
+    assert b"\r\n\r\nbytes\r\n" in body
 
 
 def test_a_compressed_answer_is_understood() -> None:

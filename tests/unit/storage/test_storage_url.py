@@ -170,6 +170,12 @@ def test_a_word_of_storages_paths_is_no_bucket_even_if_it_were_listed() -> None:
         assert isinstance(parse_storage_url(url, origin=ORIGIN, buckets={"public", "list", "sign"}), Refusal)
 
 
+@pytest.mark.parametrize("spelling", ["storage-cleanup", "%73torage-cleanup"])
+def test_our_own_bucket_is_none_even_if_it_were_listed(spelling: str) -> None:
+    url = f"/object/public/{spelling}/canary/a"
+    assert isinstance(parse_storage_url(url, origin=ORIGIN, buckets={"storage-cleanup"}), Refusal)
+
+
 @pytest.mark.parametrize("path", ["images", "images/", "images?token=x", "images/?token=x", "images/#x"])
 def test_a_bucket_alone_names_no_object(path: str) -> None:
     assert reason(f"/object/sign/{path}") is Reason.NO_OBJECT_NAME

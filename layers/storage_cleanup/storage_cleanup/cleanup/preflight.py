@@ -9,13 +9,20 @@ from uuid import UUID
 from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker, judge_reference_set
 from storage_cleanup.cleanup.options import RunOptions
 from storage_cleanup.config.settings import Settings
-from storage_cleanup.errors import RequestError, UnsafeError
+from storage_cleanup.errors import ObjectStoreError, RequestError, StorageCleanupError, UnsafeError
 from storage_cleanup.model.vocabulary import Trigger
 from storage_cleanup.postgres.ledger import Bucket, Database, Plan
 from storage_cleanup.storage.object_store import ObjectStore
+from storage_cleanup.storage.paths import OWN_BUCKET
 
 _log = logging.getLogger(__name__)
 _CLOCKS_DIFFER = timedelta(seconds=1)
+_CANARY = b"Storage Cleanup proves with this that Storage and database are one project."
+_UPLOAD_REFUSED = (
+    "Storage refuses the upload that shows whether supabase/url and database/url are one project ({error}): raise the "
+    "project's quota, permit the service role to upload to bucket storage-cleanup, or make it by database/install.sql; "
+    "a dry run and its override go on without"
+)
 
 
 def scope_of(settings: Settings) -> dict[str, Any]:
@@ -57,6 +64,8 @@ class Preflight:
         self._breaker = breaker
         self._is_proved = False
         self._is_judged = False
+        self._is_canary_done = False
+        self._doubt: StorageCleanupError | None = None
 
     @property
     def found_good(self) -> bool:
@@ -81,15 +90,60 @@ class Preflight:
             assert_plan(self._database.plan(self._options.plan), self._options.as_dict(), scope_of(self._settings))
 
     def assert_may_delete(self) -> None:
-        """Make sure of key and project, and judge the set of saved assets; called whenever there is work."""
+        """Make sure of key and project, and judge the set of saved assets; called whenever there is work.
+
+        Before anything is deleted, and in a dry run made by hand, a canary has to show that it is the same project.
+        """
         self._assert_same_project()
         self._judge_reference_set()
         self._breaker.assert_closed()
+        if not self._options.dry_run or self._options.trigger is not Trigger.SCHEDULE:
+            self._assert_canary_is_seen()
 
     def _assert_same_project(self) -> None:
         if not self._is_proved:
             assert_same_project(self._store.buckets(), self._database.buckets(), self._settings.buckets)
             self._is_proved = True
+
+    def _assert_canary_is_seen(self) -> None:
+        """Send one canary a run: what it has failed to show stays in doubt."""
+        if self._doubt:
+            raise self._doubt
+        if not self._is_canary_done:
+            try:
+                self._send_canary(f"canary/{self._run}")
+            except StorageCleanupError as error:
+                self._doubt = error
+                raise
+            self._is_canary_done = True
+
+    def _send_canary(self, name: str) -> None:
+        """Upload an object that only the database of the same project can know, look for it there, and remove it.
+
+        A restored clone agrees with its origin in everything old, buckets included. If the look fails, the canary stays
+        for the next run to remove.
+        """
+        try:
+            self._store.upload(OWN_BUCKET, name, _CANARY)
+        except ObjectStoreError as error:
+            if error.is_passing:
+                raise
+            refusal = _UPLOAD_REFUSED.format(error=error)
+            if not (self._options.dry_run or self._options.plan):
+                raise UnsafeError(refusal, code="canary") from error
+            _log.warning("Nothing proves that Storage and database are one project: %s", refusal)
+            return
+        seen = self._database.canaries(self._run)
+        is_seen = name in seen
+        removal = self._store.remove(OWN_BUCKET, sorted(seen) if is_seen else [name])
+        if not is_seen:
+            raise UnsafeError(
+                "supabase/url and database/url belong to different projects, one of them probably a clone: "
+                "an object uploaded just now isn't in the database",
+                code="project",
+            )
+        for left, failure in removal.failed.items():
+            _log.warning("%s could not be removed; the next run removes it", left, extra={"error": str(failure)})
 
     def _judge_reference_set(self) -> None:
         if self._is_judged:
@@ -122,9 +176,9 @@ def assert_same_project(
             code="key",
         )
     if missing := [bucket for bucket in listed if bucket not in in_storage]:
+        others = ", ".join(sorted(in_storage.keys() - {OWN_BUCKET}))
         raise UnsafeError(
-            f"buckets names {', '.join(missing)}, which Storage doesn't have; it has {', '.join(sorted(in_storage))}",
-            code="bucket",
+            f"buckets names {', '.join(missing)}, which Storage doesn't have; it has {others}", code="bucket"
         )
     made = {bucket.id: bucket.created_at for bucket in in_database}
     if any(bucket not in made or abs(made[bucket] - in_storage[bucket]) > _CLOCKS_DIFFER for bucket in listed):

@@ -10,7 +10,7 @@ from storage_cleanup.events.wording import looks_like_a_key, shown
 from storage_cleanup.limits import MAX_BUCKET_LENGTH, MAX_INTEGER_DIGITS, MAX_RETENTION_HOURS, MIN_PREFIX_LENGTH
 from storage_cleanup.model.origin import is_loopback, normal_origin
 from storage_cleanup.model.vocabulary import Profile
-from storage_cleanup.storage.paths import LEGAL_IN_NAMES, RESERVED_BUCKETS
+from storage_cleanup.storage.paths import LEGAL_IN_NAMES, OWN_BUCKET, RESERVED_BUCKETS
 
 _SYSTEM_DIRECTORIES = frozenset(
     {"/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root"}
@@ -76,6 +76,8 @@ def check_bucket(name: str) -> None:
     _refuse_keys(name)
     if "/" in name or name in {".", ".."} or len(name) > MAX_BUCKET_LENGTH or not LEGAL_IN_NAMES.issuperset(name):
         raise ValueError(f"{shown(name)} is no legal name of a bucket")
+    if name == OWN_BUCKET:
+        raise ValueError(f"{shown(name)} is this system's own bucket")
     if name in RESERVED_BUCKETS:
         raise ValueError(f"{shown(name)} is a word of Storage's own paths, which makes URLs ambiguous")
 

@@ -161,6 +161,10 @@ class Database(Adapter):
         """Return the buckets of the Supabase project that this database belongs to."""
         return self._rows(Bucket, "buckets")
 
+    def canaries(self, run: UUID) -> set[str]:
+        """Return the names of the canaries that the database sees: the run's own, and those that dead runs left."""
+        return {row.value for row in self._rows(Value[str], "canaries", this_run=run)}
+
     def judge_saved(self, run: UUID) -> ReferenceSet:
         """Count the reference set now, and note it for the run. Costs a scan of ``user_assets``."""
         return self._rows(ReferenceSet, "judge_saved", this_run=run)[0]

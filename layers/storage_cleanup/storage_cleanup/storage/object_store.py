@@ -10,13 +10,12 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from storage_cleanup.errors import ObjectStoreError
+from storage_cleanup.errors import PUSHBACK, ObjectStoreError
 from storage_cleanup.limits import STORAGE, HttpPatience
 
 if TYPE_CHECKING:
     from storage_cleanup.storage.client import StorageClient
 
-_PUSHBACK = frozenset({429, 503, 544})
 _Answer = TypeVar("_Answer")
 
 
@@ -123,6 +122,16 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         """
         return self._retrying(lambda client: client.buckets())
 
+    def upload(self, bucket: str, name: str, content: bytes) -> None:
+        """Store a small object, in place of one that has the name: a request without an answer may have made it.
+
+        Raises
+        ------
+        ObjectStoreError
+            The server can't be reached, or refuses.
+        """
+        self._retrying(lambda client: client.upload(bucket, name, content))
+
     def remove(self, bucket: str, names: Sequence[str]) -> Removal:
         """Remove objects by their exact names, at most ``limits.PAGE_SIZE`` of them.
 
@@ -140,7 +149,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         except ObjectStoreError as error:
             if error.is_refusal:
                 raise
-            if error.status is None or error.status in _PUSHBACK or len(names) == 1:
+            if error.is_passing or len(names) == 1:
                 result.failed.update(dict.fromkeys(names, error))
             else:
                 self._halve(bucket, names, error, result)
@@ -175,7 +184,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
             except ObjectStoreError as error:
                 if removal:
                     removal.unanswered = True
-                if error.status in _PUSHBACK:
+                if error.status in PUSHBACK:
                     self.on_pushback()
                 if not _is_worth_retrying(error) or attempt == self._backoff.attempts - 1 or self._give_up():
                     raise

@@ -42,13 +42,17 @@ SHAPES = (
 )
 """What stands between ``/storage/v1/`` and the bucket; a longer prefix comes before the one that it begins with."""
 
+OWN_BUCKET = "storage-cleanup"
+"""The bucket that ``database/bucket.sql`` makes; no render lies there."""
+
 RESERVED_BUCKETS = frozenset(
     {
+        OWN_BUCKET,
         *("authenticated", "copy", "info", "list", "list-v2", "move", "object"),
         *("public", "render", "s3", "sign", "storage", "upload"),
     }
 )
-"""Words that the server's own paths use where a bucket could stand: a bucket of that name makes URLs ambiguous."""
+"""Our own, and words that the server's own paths use where a bucket could stand, which would make URLs ambiguous."""
 
 LEGAL_IN_NAMES = frozenset(ascii_letters + digits + "_/!.*'()&$@=;:+,?- ")
 """The characters that the server accepts in the name of an object; those of a bucket's are the same but for ``/``."""
