@@ -191,7 +191,9 @@ class Ground(local.ground.Ground):
         files = self.directory / "bytes" / name
         database = self.create(name, files)
         try:
-            yield EmbeddedProject(database, self.storage, files)
+            project = EmbeddedProject(database, self.storage, files)
+            project.seed(0, saved=1)  # a first run that sees no save would refuse
+            yield project
         finally:
             self.storage.release()
             self.postgres.drop_database(name)

@@ -138,12 +138,13 @@ create table storage_cleanup.run (
     options        jsonb not null,       -- what was asked for: phases, max_age_minutes, max_deletions, override
     scope          jsonb not null,       -- what may be touched: origin and buckets
     backend_pid    integer not null default pg_backend_pid(),
-    counted_assets bigint,               -- size of the reference set when this run was judged
-    saved_assets   bigint,               -- the same, once the run has been found good: what the next one is judged by
+    counted_assets bigint,               -- highest size of the reference set while this run was judged
+    saved_assets   bigint,               -- the same, once the run has been found good: see most_saved
     override_of    uuid,                 -- the plan that this run carried out
     summary        jsonb
 );
 create index run_by_start on storage_cleanup.run (started_at desc);
+create index run_found_good on storage_cleanup.run (started_at desc) where not dry_run and saved_assets is not null;
 create index run_unfinished on storage_cleanup.run (id) where status = 'running';
 
 -- The ledger: one row a job that was ever claimed. No foreign keys: the job is about to go, and rows are written in bulk.
@@ -967,18 +968,50 @@ begin
     return saved;
 end $$;
 
--- Counts the reference set for this run, and tells what the last run that was found good had counted. Nobody hands in a
--- number: whoever could, could make a loss look like the usual.
+-- What the reference set is judged by: the highest count of 7 days, of runs that were found good; after a longer pause, that
+-- of the last one. Nothing before an override that was carried out counts: somebody has looked, and meant it.
+create or replace function storage_cleanup.most_saved() returns bigint
+language sql stable security definer set search_path = ''
+as $$
+    with good as not materialized (
+        select started_at, override_of, saved_assets from storage_cleanup.run where not dry_run and saved_assets is not null
+    ),
+    recent as (
+        select * from good where started_at > now() - interval '7 days'
+        union all
+        (select * from good order by started_at desc limit 1)
+    )
+    select max(saved_assets) from recent
+    where started_at >= (select coalesce(max(started_at), '-infinity') from recent where override_of is not null)
+$$;
+
+-- Counts the reference set for this run, again and again while it is at work, and tells what it is judged by: the run's own
+-- highest count is part of that, and all of it for an override. Nobody hands in a number: whoever could, could make a loss
+-- look like the usual. `before` is null as long as nothing was ever counted.
 create or replace function storage_cleanup.judge_saved(this_run uuid) returns table (saved bigint, before bigint)
 language plpgsql security definer set search_path = ''
 as $$
 begin
     saved := storage_cleanup.count_saved();
-    before := (select last.saved_assets from storage_cleanup.run as last
-               where not last.dry_run and last.saved_assets is not null order by last.started_at desc limit 1);
-    update storage_cleanup.run set counted_assets = saved where id = this_run;
+    before := (select case when override_of is null then greatest(nullif(counted_assets, 0), storage_cleanup.most_saved())
+                           else counted_assets end
+               from storage_cleanup.run where id = this_run);
+    update storage_cleanup.run set counted_assets = greatest(counted_assets, saved) where id = this_run;
     return next;
 end $$;
+
+-- What a first run that sees no reference goes by: whether there are assets and more than 20 completed jobs, and the usual
+-- keys of the metadata, from a sample.
+create or replace function storage_cleanup.first_look() returns table (has_assets boolean, has_jobs boolean, keys text[])
+language sql stable security definer set search_path = ''
+as $$
+    select exists (select from public.user_assets),
+           (select count(*) > 20 from (select from public.render_jobs where status = 'completed' limit 21) as completed),
+           array(select key
+                 from (select metadata from public.user_assets where jsonb_typeof(metadata) = 'object' limit 200) as sample,
+                      jsonb_object_keys(metadata) as key
+                 group by key order by count(*) desc, key limit 10)
+$$;
 
 -- An age that nobody means: what is that young may still be on its way.
 create or replace function storage_cleanup.assert_age(max_age interval) returns void
@@ -1010,8 +1043,10 @@ begin
         update storage_cleanup.candidate set since = completed_at, reason = null where reason <> 'stuck';
     end if;
 
-    insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of)
-    values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of);
+    -- An override is judged by what is there now, and settles it, even when there is nothing left for it to delete.
+    insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of, counted_assets)
+    values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of,
+            case when start_run.override_of is not null then storage_cleanup.count_saved() end);
 end $$;
 
 -- The dry run of that id, and whether it may still be carried out.
@@ -1099,12 +1134,14 @@ as $$
            coalesce((select jsonb_agg(jsonb_build_array(phase, reason, found)) from storage_cleanup.left_alone(this_run)), '[]')
 $$;
 
--- Closes a run. What a run that was found good had counted is what the next one is judged by.
+-- Closes a run. What a run that was found good had counted is part of what the next ones are
+-- judged by; an override that failed has settled nothing.
 create or replace function storage_cleanup.finish_run(this_run uuid, status text, summary jsonb, found_good boolean) returns void
 language sql security definer set search_path = ''
 as $$
     update storage_cleanup.run
-    set status = finish_run.status, summary = finish_run.summary, saved_assets = case when found_good then counted_assets end,
+    set status = finish_run.status, summary = finish_run.summary,
+        saved_assets = case when found_good and (override_of is null or finish_run.status <> 'failed') then counted_assets end,
         finished_at = clock_timestamp(), heartbeat_at = clock_timestamp()
     where id = finish_run.this_run
 $$;
@@ -1118,7 +1155,10 @@ as $$
         select job_id from storage_cleanup.deletion
         where state in ('done', 'released') and updated_at < now() - keep
         order by updated_at limit 10000 for update skip locked);
-    delete from storage_cleanup.run where status <> 'running' and started_at < now() - 4 * keep;
+    delete from storage_cleanup.run
+    where status <> 'running' and started_at < now() - greatest(4 * keep, interval '7 days')
+      and id is distinct from (select id from storage_cleanup.run     -- however long nothing was to be done since
+                               where not dry_run and saved_assets is not null order by started_at desc limit 1);
     delete from storage_cleanup.usage where day < now() - 4 * keep;
     delete from storage_cleanup.plan_job where run_id in (
         select id from storage_cleanup.run where dry_run and started_at < now() - interval '2 days');
@@ -1835,7 +1875,7 @@ as $$
     where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
         'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'start_run', 'due', 'park', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
-        'reconcile_if_due', 'prune', 'judge_saved', 'finish_run', 'stored', 'orphans', 'completed', 'assets', 'integrity',
+        'reconcile_if_due', 'prune', 'judge_saved', 'most_saved', 'first_look', 'finish_run', 'stored', 'orphans', 'completed', 'assets', 'integrity',
         'orphan_bytes', 'index_use', 'triggers_off', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])
 $$;
 

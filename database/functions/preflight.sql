@@ -79,18 +79,50 @@ begin
     return saved;
 end $$;
 
--- Counts the reference set for this run, and tells what the last run that was found good had counted. Nobody hands in a
--- number: whoever could, could make a loss look like the usual.
+-- What the reference set is judged by: the highest count of 7 days, of runs that were found good; after a longer pause, that
+-- of the last one. Nothing before an override that was carried out counts: somebody has looked, and meant it.
+create or replace function storage_cleanup.most_saved() returns bigint
+language sql stable security definer set search_path = ''
+as $$
+    with good as not materialized (
+        select started_at, override_of, saved_assets from storage_cleanup.run where not dry_run and saved_assets is not null
+    ),
+    recent as (
+        select * from good where started_at > now() - interval '7 days'
+        union all
+        (select * from good order by started_at desc limit 1)
+    )
+    select max(saved_assets) from recent
+    where started_at >= (select coalesce(max(started_at), '-infinity') from recent where override_of is not null)
+$$;
+
+-- Counts the reference set for this run, again and again while it is at work, and tells what it is judged by: the run's own
+-- highest count is part of that, and all of it for an override. Nobody hands in a number: whoever could, could make a loss
+-- look like the usual. `before` is null as long as nothing was ever counted.
 create or replace function storage_cleanup.judge_saved(this_run uuid) returns table (saved bigint, before bigint)
 language plpgsql security definer set search_path = ''
 as $$
 begin
     saved := storage_cleanup.count_saved();
-    before := (select last.saved_assets from storage_cleanup.run as last
-               where not last.dry_run and last.saved_assets is not null order by last.started_at desc limit 1);
-    update storage_cleanup.run set counted_assets = saved where id = this_run;
+    before := (select case when override_of is null then greatest(nullif(counted_assets, 0), storage_cleanup.most_saved())
+                           else counted_assets end
+               from storage_cleanup.run where id = this_run);
+    update storage_cleanup.run set counted_assets = greatest(counted_assets, saved) where id = this_run;
     return next;
 end $$;
+
+-- What a first run that sees no reference goes by: whether there are assets and more than 20 completed jobs, and the usual
+-- keys of the metadata, from a sample.
+create or replace function storage_cleanup.first_look() returns table (has_assets boolean, has_jobs boolean, keys text[])
+language sql stable security definer set search_path = ''
+as $$
+    select exists (select from public.user_assets),
+           (select count(*) > 20 from (select from public.render_jobs where status = 'completed' limit 21) as completed),
+           array(select key
+                 from (select metadata from public.user_assets where jsonb_typeof(metadata) = 'object' limit 200) as sample,
+                      jsonb_object_keys(metadata) as key
+                 group by key order by count(*) desc, key limit 10)
+$$;
 
 -- An age that nobody means: what is that young may still be on its way.
 create or replace function storage_cleanup.assert_age(max_age interval) returns void

@@ -15,8 +15,10 @@ begin
         update storage_cleanup.candidate set since = completed_at, reason = null where reason <> 'stuck';
     end if;
 
-    insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of)
-    values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of);
+    -- An override is judged by what is there now, and settles it, even when there is nothing left for it to delete.
+    insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of, counted_assets)
+    values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of,
+            case when start_run.override_of is not null then storage_cleanup.count_saved() end);
 end $$;
 
 -- The dry run of that id, and whether it may still be carried out.
@@ -104,12 +106,14 @@ as $$
            coalesce((select jsonb_agg(jsonb_build_array(phase, reason, found)) from storage_cleanup.left_alone(this_run)), '[]')
 $$;
 
--- Closes a run. What a run that was found good had counted is what the next one is judged by.
+-- Closes a run. What a run that was found good had counted is part of what the next ones are
+-- judged by; an override that failed has settled nothing.
 create or replace function storage_cleanup.finish_run(this_run uuid, status text, summary jsonb, found_good boolean) returns void
 language sql security definer set search_path = ''
 as $$
     update storage_cleanup.run
-    set status = finish_run.status, summary = finish_run.summary, saved_assets = case when found_good then counted_assets end,
+    set status = finish_run.status, summary = finish_run.summary,
+        saved_assets = case when found_good and (override_of is null or finish_run.status <> 'failed') then counted_assets end,
         finished_at = clock_timestamp(), heartbeat_at = clock_timestamp()
     where id = finish_run.this_run
 $$;
@@ -123,7 +127,10 @@ as $$
         select job_id from storage_cleanup.deletion
         where state in ('done', 'released') and updated_at < now() - keep
         order by updated_at limit 10000 for update skip locked);
-    delete from storage_cleanup.run where status <> 'running' and started_at < now() - 4 * keep;
+    delete from storage_cleanup.run
+    where status <> 'running' and started_at < now() - greatest(4 * keep, interval '7 days')
+      and id is distinct from (select id from storage_cleanup.run     -- however long nothing was to be done since
+                               where not dry_run and saved_assets is not null order by started_at desc limit 1);
     delete from storage_cleanup.usage where day < now() - 4 * keep;
     delete from storage_cleanup.plan_job where run_id in (
         select id from storage_cleanup.run where dry_run and started_at < now() - interval '2 days');

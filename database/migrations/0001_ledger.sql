@@ -12,12 +12,13 @@ create table storage_cleanup.run (
     options        jsonb not null,       -- what was asked for: phases, max_age_minutes, max_deletions, override
     scope          jsonb not null,       -- what may be touched: origin and buckets
     backend_pid    integer not null default pg_backend_pid(),
-    counted_assets bigint,               -- size of the reference set when this run was judged
-    saved_assets   bigint,               -- the same, once the run has been found good: what the next one is judged by
+    counted_assets bigint,               -- highest size of the reference set while this run was judged
+    saved_assets   bigint,               -- the same, once the run has been found good: see most_saved
     override_of    uuid,                 -- the plan that this run carried out
     summary        jsonb
 );
 create index run_by_start on storage_cleanup.run (started_at desc);
+create index run_found_good on storage_cleanup.run (started_at desc) where not dry_run and saved_assets is not null;
 create index run_unfinished on storage_cleanup.run (id) where status = 'running';
 
 -- The ledger: one row a job that was ever claimed. No foreign keys: the job is about to go, and rows are written in bulk.

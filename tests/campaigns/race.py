@@ -406,6 +406,7 @@ class Race:
 
     def run(self) -> Counter[str]:
         """Let savers and sweepers race, finish the sweeping, and take stock."""
+        self._save_something()
         project = self.ground.project(self.database)
         context = get_context("forkserver")
         context.set_forkserver_preload(["tests.campaigns.race"])
@@ -425,6 +426,14 @@ class Race:
         self._drain(project)
         self._take_stock()
         return self.account
+
+    def _save_something(self) -> None:
+        """Have a save that stays: cycles refuse to believe that there was none, or that all are gone."""
+        with self.database.connect() as connection:
+            connection.execute(
+                "insert into user_assets (user_id, asset_type, metadata) "
+                "values (gen_random_uuid(), 'generated_saved', jsonb_build_object('render_job_id', gen_random_uuid()))"
+            )
 
     def _add(self, processes: list[Future[Counter[str]]]) -> None:
         for process in processes:

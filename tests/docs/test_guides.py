@@ -62,6 +62,7 @@ class Reader:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._functions = Functions(servers.aws, io.StringIO())
+        self._plan = ""
         self._run: Mapping[str, Callable[[Block], None]] = {"sh": self._shell, "sql": self._sql, "json": self._event}
         self._commands: Mapping[str, Callable[[list[str]], None]] = {
             "make": self._make,
@@ -80,8 +81,11 @@ class Reader:
     def _event(self, block: Block) -> None:
         self._send(json.loads(block.text))
 
-    def _send(self, event: object) -> None:
+    def _send(self, event: dict[str, object]) -> None:
+        if event.get("override") == "PLAN_ID":  # what a reader would have copied
+            event = {**event, "override": self._plan}
         answer = self._functions.invoke(function_for(event), event)
+        self._plan = answer.get("plan_id", self._plan)
         assert answer.get("status") not in {"failed", "not_built", "skipped"}, answer
 
     def _sql(self, block: Block) -> None:
@@ -189,25 +193,48 @@ def test_every_guide_has_something_to_run() -> None:
     assert min(counts.values()) >= 8, counts
 
 
+@pytest.fixture
+def people(servers: Servers) -> Iterator[Application]:
+    """Return the people of a project that a guide is read for."""
+    with closing(Application(servers.database, servers.storage.url, servers.keys.service_role)) as people:
+        yield people
+
+
+@pytest.fixture
+def reader(servers: Servers, tmp_path: Path) -> Reader:
+    """Return somebody who has deployed the system."""
+    (tmp_path / "temp").mkdir()
+    servers.put_parameters(
+        temp__directories=str(tmp_path / "temp"), database__url=servers.database.url(ROLES["worker"])
+    )
+    Clock(servers.aws, Functions(servers.aws, io.StringIO())).deploy(PRODUCTION)
+    return Reader(servers)
+
+
 @pytest.mark.parametrize("guide", GUIDES)
-def test_everything_in_it_runs(servers: Servers, guide: str, tmp_path: Path) -> None:
-    people = Application(servers.database, servers.storage.url, servers.keys.service_role)
-    with closing(people):
-        saved = people.render_files(3)
-        people.save_many(saved)
-        people.render_files(5)
-        (tmp_path / "temp").mkdir()
-        servers.put_parameters(
-            temp__directories=str(tmp_path / "temp"), database__url=servers.database.url(ROLES["worker"])
-        )
-        reader = Reader(servers)
-        Clock(servers.aws, Functions(servers.aws, io.StringIO())).deploy(PRODUCTION)
-        for block in blocks(guide):
+def test_everything_in_it_runs(servers: Servers, people: Application, reader: Reader, guide: str) -> None:
+    saved = people.render_files(3)
+    people.save_many(saved)
+    people.render_files(5)
+    for block in blocks(guide):
+        reader.do(block)
+    assert all(people.download(render) == render.content for render in saved), "whatever a guide does, saved files stay"
+    assert _is_installed(servers) == (guide not in REMOVING)
+
+
+@pytest.mark.parametrize("guide", ["testing", "deployment", "emergency"])
+def test_its_dry_run_and_override_settle_a_first_run_that_refuses(
+    servers: Servers, people: Application, reader: Reader, guide: str
+) -> None:
+    people.render_many(25)
+    functions = Functions(servers.aws, io.StringIO())
+    assert "nothing was ever deleted here" in functions.invoke("cleanup", {"action": "cleanup"})["message"]
+    for block in blocks(guide):
+        if re.search(r'"dry_run": true|PLAN_ID|file://events/manual-dry-run\.json', block.text):
             reader.do(block)
-        assert all(people.download(render) == render.content for render in saved), (
-            "whatever a guide does, saved files stay"
-        )
-        assert _is_installed(servers) == (guide not in REMOVING)
+    assert not people.jobs()
+    people.render_many(25)
+    assert functions.invoke("cleanup", {"action": "cleanup"})["status"] == "succeeded"
 
 
 def _is_installed(servers: Servers) -> bool:

@@ -45,6 +45,12 @@ def application(servers: Servers) -> Iterator[Application]:
 
 
 @pytest.fixture
+def earlier_run(application: Application) -> None:
+    """Have a good run behind, for tests of orphans alone: a first run that sees no save refuses."""
+    application.had_a_run()
+
+
+@pytest.fixture
 def configure(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
     """Write the parameters (defaults and overrides) and point the functions to them."""
     for name, value in servers.aws.environment().items():

@@ -14,7 +14,7 @@ INSTALL = Path(__file__).resolve().parents[2] / "database" / "install.sql"
 
 
 @pytest.fixture
-def with_path_column(servers: Servers) -> Servers:
+def with_path_column(servers: Servers, earlier_run: None) -> Servers:
     servers.execute("alter table user_assets add column file_path text")
     servers.execute(INSTALL.read_bytes())
     return servers

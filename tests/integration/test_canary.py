@@ -41,6 +41,7 @@ def requests(servers: Servers) -> dict[str, int]:
 
 @pytest.fixture
 def renders(application: Application) -> list[Render]:
+    application.had_a_run()
     return application.render_files(COUNT)
 
 
@@ -56,7 +57,7 @@ def clone(
     name = f"clone_{uuid4().hex}"
     postgres.create_database(name)
     url = postgres.url("postgres", name)
-    tables = ("storage.buckets", "render_jobs", "storage.objects")
+    tables = ("storage.buckets", "render_jobs", "storage.objects", "storage_cleanup.run")
     with (
         servers.database.connect("supabase_admin") as original,
         psycopg.connect(postgres.url("supabase_admin", name), autocommit=True) as copy,
@@ -64,7 +65,9 @@ def clone(
         for table in tables:
             rows = original.execute(f"select coalesce(json_agg(t), '[]')::text from {table} as t").fetchone()
             columns = (
-                "bucket_id, name, metadata, created_at, updated_at, version" if table == "storage.objects" else "*"
+                "bucket_id, name, owner_id, metadata, created_at, updated_at, version"
+                if table == "storage.objects"
+                else "*"
             )
             into = f" ({columns})" if columns != "*" else ""
             copy.execute(
@@ -112,6 +115,7 @@ def test_a_dry_run_by_hand_recognises_a_clone_and_makes_no_plan(cleanup: Cleanup
 def test_a_run_that_deletes_sends_one_canary_however_much_it_deletes(
     application: Application, cleanup: Cleanup, servers: Servers
 ) -> None:
+    application.had_a_run()
     application.render_many(1200)
     application.add_job(output_url=None)
     assert cleanup()["status"] == "succeeded"

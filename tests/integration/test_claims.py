@@ -23,6 +23,8 @@ from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Configure
 from tests.integration.direct import DEAD, IMPATIENT, cycle, die_with_claims, ledger, let_time_pass, refer_to
 
+pytestmark = pytest.mark.usefixtures("earlier_run")
+
 # -- look-alikes: URLs whose path is that of an orphan of ours ------------------------------------------------------
 
 FOREIGN = (

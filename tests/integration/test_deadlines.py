@@ -207,7 +207,7 @@ def test_no_part_of_an_answer_may_drip_for_longer_than_the_whole_may_take(
     assert raised.value.code == "timeout"
 
 
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("small_batches", "earlier_run")
 def test_the_kill_switch_frees_what_is_unsent_while_requests_hang(
     people: Application,
     servers: Servers,

@@ -72,6 +72,7 @@ def test_workers_remove_each_file_once_and_leave_what_is_saved(
     assert set(servers.storage.stats()["removals"].values()) == {1}
 
 
+@pytest.mark.usefixtures("earlier_run")
 def test_workers_together_keep_to_the_budget(application: Application, drain: Drain) -> None:
     application.render_many(1000)
     done = drain(600, 3, 100)

@@ -246,7 +246,7 @@ CASES: list[Case] = [
         "saved_assets",
         executes("update storage_cleanup.run set saved_assets = 6"),
         "critical",
-        "Saved assets fell from 6 to 4 since the last good cycle",
+        "Saved assets fell from 6, their highest number in 7 days, to 4, so cycles delete nothing",
     ),
     (
         "saved_file_missing",

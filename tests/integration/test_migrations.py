@@ -73,6 +73,7 @@ def test_a_migration_is_possible_and_all_goes_on(
     assert [check for check in unanswered if "rule" not in check["sentence"]] == []
 
 
+@pytest.mark.usefixtures("earlier_run")
 @pytest.mark.parametrize("migration", ["rename storage_path to file_location", "drop storage_path"])
 def test_a_path_column_that_is_gone_stops_cycles_until_it_is_known(
     application: Application, cleanup: Cleanup, servers: Servers, migration: str

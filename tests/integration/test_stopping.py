@@ -15,6 +15,8 @@ from storage_cleanup.storage.paths import OWN_BUCKET
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Configure
 
+pytestmark = pytest.mark.usefixtures("earlier_run")
+
 
 @pytest.fixture
 def switch_off_in_the_middle(servers: Servers) -> Iterator[Callable[[], None]]:

@@ -12,7 +12,7 @@ from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Configure, nothing_happened
 from tests.integration.direct import IMPATIENT, ledger, let_time_pass
 
-pytestmark = pytest.mark.usefixtures("impatience")
+pytestmark = pytest.mark.usefixtures("impatience", "earlier_run")
 
 
 REFUSED = {
@@ -125,8 +125,8 @@ def test_nothing_is_claimed_while_storage_is_away(
     "body", ["null", "{}", '{"message": "no such route"}', '[{"id": "images"}]', "[1]", '"images"', "<html>"]
 )
 def test_an_answer_that_is_not_storages_is_an_error_like_any_other(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(httpx.Client, "request", lambda _, method, url, **__: answer_of(method, url, body))
-    with ObjectStore("http://127.0.0.1", "key", backoff=IMPATIENT) as store:
+    with monkeypatch.context() as patched, ObjectStore("http://127.0.0.1", "key", backoff=IMPATIENT) as store:
+        patched.setattr(httpx.Client, "request", lambda _, method, url, **__: answer_of(method, url, body))
         if body != "{}":  # no buckets at all
             with pytest.raises(ObjectStoreError):
                 store.buckets()

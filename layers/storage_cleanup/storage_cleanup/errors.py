@@ -60,7 +60,7 @@ class UnsafeError(StorageCleanupError):
         Which one, and what to do about it.
     code
         The same as a word: ``key``, ``project``, ``bucket``, ``canary``, ``schema``, ``role``, ``replica``,
-        ``breaker``, or what ``storage_cleanup.distrust()`` calls it (with commas, where there are several).
+        ``breaker``, ``first_run``, or what ``storage_cleanup.distrust()`` calls it (several with commas).
     """
 
     def __init__(self, sentence: str, *, code: str) -> None:

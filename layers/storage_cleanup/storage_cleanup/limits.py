@@ -65,6 +65,8 @@ PUSHBACK_SECONDS: Final = 0.5
 """What is pushed back so soon after a decrease was sent before it, and says nothing about the new pace."""
 SWITCH_SECONDS: Final = 1.0
 """How often a run reads the kill switch, and the longest that it waits without looking at it."""
+REFERENCE_SECONDS: Final = 5.0
+"""How old the count of saved assets may be when something is claimed."""
 RESERVE_SECONDS: Final = 30.0
 """Of an invocation's time, for what is under way: finishing requests, settling them, closing the run."""
 KEEP_HISTORY: Final = timedelta(days=90)

@@ -18,7 +18,8 @@ def test_a_set_that_grew_or_shrank_by_no_more_than_allowed_is_trusted(before: in
 
 def test_a_set_that_shrank_by_more_than_allowed_is_refused_with_the_figures_and_the_parameter() -> None:
     assert judge_reference_set(799, 1000, 20) == (
-        "saved assets fell from 1000 to 799 (20.1 %) since the last good run; limits/max-saved-drop-percent allows 20 %"
+        "saved assets fell from 1000 to 799 (20.1 %), measured by the most of 7 days; "
+        "limits/max-saved-drop-percent allows 20 %"
     )
 
 

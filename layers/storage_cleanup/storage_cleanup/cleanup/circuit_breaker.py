@@ -1,8 +1,10 @@
 """The circuit breaker: judgements about whether a run may go on deleting."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from storage_cleanup.errors import BreakerOpenError
+from storage_cleanup.events.wording import shown
 
 
 def judge_reference_set(saved_now: int, saved_before: int | None, max_drop_percent: int) -> str | None:
@@ -13,19 +15,44 @@ def judge_reference_set(saved_now: int, saved_before: int | None, max_drop_perce
     Parameters
     ----------
     saved_now, saved_before
-        Assets that name a job: counted now, and at the last run that went well (None: there was none).
+        Assets that name a job: counted now, and the most in the last 7 days (None: they were never counted).
     max_drop_percent
-        How much of the set may have gone since then, 0 to 100. An empty set is never accepted where it wasn't empty.
+        How much of the set may have gone, 0 to 100. An empty set is never accepted where it wasn't empty.
     """
     if not saved_before or saved_now >= saved_before:
         return None
     drop = 100 * (saved_before - saved_now) / saved_before
     if saved_now == 0 or drop > max_drop_percent:
         return (
-            f"saved assets fell from {saved_before} to {saved_now} ({drop:.1f} %) since the last good run; "
-            f"limits/max-saved-drop-percent allows {max_drop_percent} %"
+            f"saved assets fell from {saved_before} to {saved_now} ({drop:.1f} %), "
+            f"measured by the most of 7 days; limits/max-saved-drop-percent allows {max_drop_percent} %"
         )
     return None
+
+
+def judge_first_run(*, has_assets: bool, has_jobs: bool, keys: Sequence[str]) -> str | None:
+    """Say why the first run of a project, which sees no reference at all, may be blind to the saves, or None.
+
+    Parameters
+    ----------
+    has_assets, has_jobs
+        Whether there are assets, and more completed jobs than somebody makes who only tries it out.
+    keys
+        The usual ones of the assets' metadata.
+    """
+    facts = []
+    if has_assets:
+        facts.append(f"user_assets has rows (keys of metadata: {', '.join(map(shown, keys)) or 'none'})")
+    if has_jobs:
+        facts.append("more than 20 jobs are completed")
+    if not facts:
+        return None
+    return (
+        "nothing was ever deleted here, and no asset names a render job by metadata->>'render_job_id', although "
+        f"{' and '.join(facts)}: if renders are saved under another key, all of them would be lost. "
+        'If nobody has saved any, settle it for good: send {"action": "cleanup", "dry_run": true}, read what it would '
+        'delete, and send {"action": "cleanup", "override": "…"} with the plan_id of its answer'
+    )
 
 
 @dataclass

@@ -1,15 +1,18 @@
 """What must hold before anything is deleted: key, project, plan, and a set of saved assets that can be trusted."""
 
 import logging
+import time
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker, judge_reference_set
+from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker, judge_first_run, judge_reference_set
 from storage_cleanup.cleanup.options import RunOptions
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ObjectStoreError, RequestError, StorageCleanupError, UnsafeError
+from storage_cleanup.limits import REFERENCE_SECONDS
 from storage_cleanup.model.vocabulary import Trigger
 from storage_cleanup.postgres.ledger import Bucket, Database, Plan
 from storage_cleanup.storage.object_store import ObjectStore
@@ -31,7 +34,7 @@ def scope_of(settings: Settings) -> dict[str, Any]:
 
 
 class Preflight:
-    """The checks of one run. Each is made once, as late as it can be: an idle run has nothing to prove.
+    """The checks of one run. Each is made as late as it can be: an idle run has nothing to prove.
 
     Parameters
     ----------
@@ -63,14 +66,15 @@ class Preflight:
         self._store = store
         self._breaker = breaker
         self._is_proved = False
-        self._is_judged = False
+        self._counted_at: float | None = None
         self._is_canary_done = False
         self._doubt: StorageCleanupError | None = None
 
     @property
     def found_good(self) -> bool:
-        """Whether the reference set was counted and accepted, so that the next run may be judged by it."""
-        return self._is_judged and self._breaker.reason is None
+        """Whether the reference set was counted and accepted, so that the next runs may be judged by it."""
+        is_counted = self._counted_at is not None or self._options.plan is not None  # an override is, when it begins
+        return is_counted and self._breaker.reason is None
 
     def assert_may_begin(self) -> None:
         """Make sure that the database can be trusted, and that an override names a plan that may be carried out.
@@ -90,15 +94,16 @@ class Preflight:
             assert_plan(self._database.plan(self._options.plan), self._options.as_dict(), scope_of(self._settings))
 
     def assert_may_delete(self) -> None:
-        """Make sure of key and project, and judge the set of saved assets; called whenever there is work.
+        """Make sure of key and project, and judge the set of saved assets; called before each claim.
 
         Before anything is deleted, and in a dry run made by hand, a canary has to show that it is the same project.
         """
         self._assert_same_project()
-        self._judge_reference_set()
         self._breaker.assert_closed()
+        self._count_if_stale()
         if not self._options.dry_run or self._options.trigger is not Trigger.SCHEDULE:
             self._assert_canary_is_seen()
+            self._count_if_stale()
 
     def _assert_same_project(self) -> None:
         if not self._is_proved:
@@ -145,16 +150,26 @@ class Preflight:
         for left, failure in removal.failed.items():
             _log.warning("%s could not be removed; the next run removes it", left, extra={"error": str(failure)})
 
+    def _count_if_stale(self) -> None:
+        if self._counted_at is None or time.monotonic() - self._counted_at > REFERENCE_SECONDS:
+            self._judge_reference_set()
+
     def _judge_reference_set(self) -> None:
-        if self._is_judged:
-            return
+        """Count, and open the breaker when too much is gone; a dry run only says that a real one would stop."""
+        self._counted_at, now = None, time.monotonic()
         counted = self._database.judge_saved(self._run)
-        self._is_judged = True
-        reason = judge_reference_set(counted.saved, counted.before, self._settings.max_saved_drop_percent)
-        if reason and (self._options.dry_run or self._options.plan):
-            _log.warning("The circuit breaker would be open: %s", reason, extra={"override": self._options.override})
+        fallen = judge_reference_set(counted.saved, counted.before, self._settings.max_saved_drop_percent)
+        is_first = counted.before is None and not counted.saved
+        blind = judge_first_run(**asdict(self._database.first_look())) if is_first else None
+        if self._options.dry_run:
+            if reason := fallen or blind:
+                _log.warning("Only an override could delete anything: %s", reason)
+        elif blind:
+            raise UnsafeError(blind, code="first_run")
         else:
-            self._breaker.reference_reason = reason
+            self._breaker.reference_reason = fallen
+            self._breaker.assert_closed()
+        self._counted_at = now
 
 
 def assert_same_project(

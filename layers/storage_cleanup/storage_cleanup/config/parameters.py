@@ -127,7 +127,7 @@ _TABLE = (
     _number(
         "limits/max-saved-drop-percent",
         "20",
-        "Circuit breaker - delete nothing once saved assets shrank by more than this since the last good run.",
+        "Circuit breaker - delete nothing while saved assets are down by more than this from their most in 7 days.",
         0,
         100,
     ),

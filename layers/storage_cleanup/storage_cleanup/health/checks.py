@@ -211,7 +211,7 @@ CHECKS = (
         "saved_assets",
         found.saved_assets,
         ok="{value:asset} are saved and name a job.",
-        critical="Saved assets fell from {before} to {value} since the last good cycle, "
+        critical="Saved assets fell from {before}, their highest number in 7 days, to {value}, "
         "so cycles delete nothing: "
         "find out who deleted them; see docs/emergency.md, Saved assets affected.",
     ),

@@ -205,8 +205,8 @@ def usage_history(sources: Sources) -> Found:
 
 
 def saved_assets(sources: Sources) -> Found:
-    """Return how many assets name a job, against the number at the last cycle that looked."""
-    saved, before = sources.ask(Observer.saved_count), sources.ask(Observer.last_saved_count)
+    """Return how many assets name a job, against the highest number that cycles saw in 7 days."""
+    saved, before = sources.ask(Observer.saved_count), sources.ask(Observer.most_saved)
     most = sources.settings.max_saved_drop_percent
     has_fallen = before and (saved == 0 or 100 * (before - saved) / before > most)
     threshold = {"critical_drop_percent": most, "before": before}

@@ -79,10 +79,19 @@ class Bucket:
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """How many assets name a job now, and how many did at the last run that was found good; None if none was."""
+    """How many assets name a job now, and how many it is judged by; None if none were ever counted."""
 
     saved: int
     before: int | None
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """What a first run that sees no reference goes by; ``keys`` are the usual ones of the assets' metadata."""
+
+    has_assets: bool
+    has_jobs: bool
+    keys: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -169,6 +178,10 @@ class Database(Adapter):
         """Count the reference set now, and note it for the run. Costs a scan of ``user_assets``."""
         return self._rows(ReferenceSet, "judge_saved", this_run=run)[0]
 
+    def first_look(self) -> FirstLook:
+        """Return whether there is something that a project without any reference shouldn't have."""
+        return self._rows(FirstLook, "first_look")[0]
+
     def plan(self, plan: UUID) -> Plan | None:
         """Return the dry run of that id, or None."""
         return next(iter(self._rows(Plan, "plan", plan=plan)), None)
@@ -198,7 +211,7 @@ class Database(Adapter):
         )
 
     def finish_run(self, run: UUID, *, status: str, summary: dict[str, Any], found_good: bool) -> None:
-        """Close the run with its answer. ``found_good``: the next run may be judged by what ``judge_saved`` counted."""
+        """Close the run with its answer. ``found_good``: what ``judge_saved`` counted is right."""
         self._rows(
             Value[None],
             "finish_run",

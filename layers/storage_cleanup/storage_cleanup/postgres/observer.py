@@ -283,9 +283,9 @@ class Observer(Adapter):
         """Count the assets that name a job."""
         return self._value(Value[int], "count_saved")
 
-    def last_saved_count(self) -> int | None:
-        """Return their number at the last cycle that looked, or None."""
-        return next((row.value for row in self._ask(Value[int], "last_saved_count")), None)
+    def most_saved(self) -> int | None:
+        """Return the number that cycles judge it by: the highest of 7 days; None when there was no cycle yet."""
+        return self._value(Value[int | None], "most_saved")
 
     def integrity(
         self, origins: Collection[str], buckets: Collection[str], max_age: timedelta, grace: timedelta

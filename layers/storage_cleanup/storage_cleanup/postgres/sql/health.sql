@@ -38,9 +38,6 @@ select saved, not_saved from storage_cleanup.completed(now() - interval '24 hour
 -- name: assets
 select day, asset_type, assets, bytes from storage_cleanup.assets(now() - interval '7 days');
 
--- name: last_saved_count
-select saved_assets as value from storage_cleanup.run where not dry_run and saved_assets is not null order by started_at desc limit 1;
-
 -- name: integrity
 select finding as name, found, removed, bytes, coalesce(examples, '{}') as examples
 from storage_cleanup.integrity(%(origins)s::text[], %(buckets)s::text[], %(max_age)s, %(grace)s);
