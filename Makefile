@@ -28,7 +28,7 @@ ASL_TEMPLATE := {"Resources": {"Drain": {"Type": "AWS::StepFunctions::StateMachi
 	{"RoleArn": "arn:aws:iam::123456789012:role/drain", "Definition": %s}}}}
 
 .DEFAULT_GOAL := help
-.PHONY: database/install.sql help demo test test-fast mutants check check-code check-template format test-contract invoke prove bench report build region deploy secrets delete lock clean
+.PHONY: database/install.sql install-database database-status help demo test test-fast mutants check check-code check-template format test-contract invoke prove bench report build region deploy secrets delete lock clean
 
 help:                        ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -71,6 +71,7 @@ check-code: $(VENV)/.ready
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/squawk database/install.sql database/uninstall.sql
+	@$(BIN)/squawk --assume-in-transaction --exclude require-lock-timeout,require-statement-timeout,prefer-bigint-over-int database/migrations/*.sql
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 	@for function in functions/*/app.py; do $(BIN)/mypy --no-error-summary $$function || exit 1; done
@@ -87,6 +88,12 @@ format: $(VENV)/.ready       ## rewrite the code as ruff wants it
 
 database/install.sql: $(VENV)/.ready ## make the installation for the SQL editor from the files beside it
 	@$(BIN)/python -m database.bundle
+
+install-database: $(VENV)/.ready ## install what is missing in the database at ADMIN_DATABASE_URL, beside the application
+	@$(BIN)/python -m database.install
+
+database-status: $(VENV)/.ready ## what is installed in the database at ADMIN_DATABASE_URL, and what is missing
+	@$(BIN)/python -m database.status
 
 # ---------------------------------------------------------------------------------------------------- AWS
 

@@ -22,6 +22,7 @@ from benchmarks.cold_start import cold_start
 from benchmarks.cost import cost
 from benchmarks.figures import Figure, Goal, at_least, at_most
 from benchmarks.inserts import insert_overhead
+from benchmarks.installation import installation
 from benchmarks.profile import profile
 from benchmarks.project import embedded
 from benchmarks.references import unindexed_reference
@@ -39,6 +40,7 @@ MEASUREMENTS: Mapping[str, Callable[..., Iterator[Figure]]] = {
     for measure in (
         *ANYWHERE,
         *(profile, throttled, workers, history, unindexed_reference, memory, cold_start, cost, insert_overhead),
+        installation,
     )
 }
 #: On the embedded stack; a figure without a goal is only told.
@@ -56,6 +58,8 @@ GOALS: Mapping[str, Goal] = {
     "peak_rss_mb": at_most(200),
     "cold_start_vs_imports": at_most(1.3),
     "insert_overhead": at_most(1.1),
+    "install_slowest_s": at_most(1),
+    "install_again_slowest_s": at_most(1),
 }
 GOALS_ELSEWHERE: Mapping[str, Goal] = {**GOALS, "vs_original_local": at_least(14), "vs_ceiling": at_least(0.85)}
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from statistics import median
 from uuid import uuid4
 
@@ -81,6 +82,11 @@ def _single(key: str, sides: tuple[Connection, Connection], pairs: int, renders:
 
 
 def _live(connection: Connection) -> float:
+    return sum(live_by_statement(connection))
+
+
+def live_by_statement(connection: Connection) -> list[float]:
+    """Render and save once; return the seconds of each statement, with its commit."""
     job, user = uuid4(), uuid4()
     values = {
         "job": job,
@@ -89,10 +95,11 @@ def _live(connection: Connection) -> float:
         "url": f"https://abc.supabase.co/storage/v1/object/sign/images/{user}/scene_{job}.png?token={'t' * 150}",
         "metadata": json.dumps({"render_job_id": str(job), "width": 1024}),
     }
-    started = time.perf_counter()
+    times = [time.perf_counter()]
     for statement in _LIFE:
         connection.execute(statement, values)
-    return time.perf_counter() - started
+        times.append(time.perf_counter())
+    return [after - before for before, after in pairwise(times)]
 
 
 def _bulk(with_it: Connection, without: Connection, pairs: int) -> Figure:

@@ -3,52 +3,130 @@
 -- Run the whole file as `postgres`, in Supabase's SQL editor or with psql. Running it again changes nothing.
 -- With psql: psql -v ON_ERROR_STOP=1 "$ADMIN_DATABASE_URL" -f database/install.sql, so that an error is the last line.
 -- It needs public.render_jobs, public.user_assets and Supabase's storage schema; uninstall.sql takes it back.
--- Building the indexes blocks writes to their tables meanwhile: choose a quiet minute.
+--
+-- For up to about 100,000 rows in each of the two tables: all of it is one transaction, and whoever writes to them
+-- waits meanwhile. With more, use `make install-database`, which stops nobody; each knows what the other has done.
 --
 -- Made by `make database/install.sql` from the files beside it. Change those.
 
 begin;
 set local lock_timeout = '10s';
 set local client_min_messages = warning;
+select pg_advisory_xact_lock(hashtext('storage_cleanup.install'));
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- checks.sql
 
+-- Suitability. Asked before anything is installed (as a function of the session) and in every preflight.
+
+-- Why these two tables can't be guarded: a code and a sentence a reason; no row when they can. Reads the catalogue only.
+create or replace function pg_temp.unsuitable() returns table (code text, sentence text)
+language sql stable set search_path = ''
+as $$
+    with relation as (
+        select oid, relkind, format('public.%I', relname) as name
+        from pg_class
+        where relnamespace = to_regnamespace('public') and relname in ('render_jobs', 'user_assets')
+    ),
+    field as (      -- what the functions read, and of which types
+        select relation.name as of_table, relation.oid as relation, wanted.name, wanted.types, attnum, atttypid::regtype::text as type
+        from (values ('public.render_jobs', 'id', array['uuid']), ('public.render_jobs', 'status', null),
+                     ('public.render_jobs', 'output_url', null), ('public.render_jobs', 'created_at', null),
+                     ('public.user_assets', 'id', null), ('public.user_assets', 'metadata', array['jsonb', 'json']))
+             as wanted (of_table, name, types)
+        join relation on relation.name = wanted.of_table and relkind = 'r'
+        left join pg_attribute on attrelid = relation.oid and attname = wanted.name and not attisdropped
+    )
+    select 'table_kind', format('%s is %s, and Storage Cleanup can guard an ordinary table only', name, case relkind
+               when 'v' then 'a view' when 'm' then 'a materialized view' when 'f' then 'a foreign table'
+               when 'p' then 'partitioned' else 'no table' end)
+    from relation where relkind <> 'r'
+    union all
+    select 'inheritance', format('%s has a child, %s, whose rows pass by its triggers: Storage Cleanup can guard an ordinary table only',
+                                 name, inhrelid::regclass)
+    from relation join pg_inherits on inhparent = oid where relkind = 'r'
+    union all
+    select 'inheritance', format('%s is a child or partition of %s: Storage Cleanup can guard an ordinary table only',
+                                 name, inhparent::regclass)
+    from relation join pg_inherits on inhrelid = oid
+    union all
+    select 'columns', format('%s has no column %s, which Storage Cleanup reads', of_table, name) from field where attnum is null
+    union all
+    select 'columns', format('%s.%s is of type %s, and must be %s', of_table, name, type, types[1])
+    from field where type <> all (types)
+    union all
+    select 'job_id', 'public.render_jobs.id has neither a primary key nor a unique index of its own'
+    from field
+    where of_table = 'public.render_jobs' and name = 'id' and type = 'uuid'
+      and not exists (select from pg_index
+                      where indrelid = relation and indisunique and indisvalid and indimmediate and indpred is null
+                        and indnkeyatts = 1 and indkey[0] = attnum)
+$$;
+
 -- What has to be so before anything is changed.
 
 do $$
+declare
+    reasons text;
 begin
+    if to_regclass('public.render_jobs') is null or to_regclass('public.user_assets') is null then
+        raise exception 'public.render_jobs and public.user_assets must exist before Storage Cleanup is installed';
+    end if;
     if exists (select from pg_class
-               where relnamespace = 'public'::regnamespace and relname in ('render_jobs', 'user_assets')
+               where oid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
                  and not pg_has_role(current_user, relowner, 'usage'))
        or not has_database_privilege(current_database(), 'create')
     then
         raise exception '% may not install Storage Cleanup: connect as the owner of public.render_jobs and '
             'public.user_assets, on Supabase postgres (ADMIN_DATABASE_URL, not DATABASE_URL)', current_user;
     end if;
-    if to_regclass('public.render_jobs') is null or to_regclass('public.user_assets') is null then
-        raise exception 'public.render_jobs and public.user_assets must exist before Storage Cleanup is installed';
-    end if;
     if to_regclass('storage.objects') is null then
         raise exception 'storage.objects is missing: this database is not a Supabase project''s';
+    end if;
+    reasons := (select string_agg(sentence, '; ') from pg_temp.unsuitable());
+    if reasons is not null then
+        raise exception '%', reasons;
+    end if;
+    if to_regproc('storage_cleanup.schema_version') is not null and to_regclass('storage_cleanup.migration') is null then
+        raise exception 'the schema storage_cleanup that is there is older than this release can bring up to date: '
+            'run the uninstall.sql that came with it first';
+    end if;
+    if to_regclass('storage_cleanup.migration') is not null then
+        select string_agg(format('%s (%s)', number, name), ', ' order by number) into reasons
+        from storage_cleanup.migration
+        where (number, name) not in (values (0, ''), (1, 'ledger'));
+        if reasons is not null then
+            raise exception 'this database has a migration that this release doesn''t know, %: install the release that it is from',
+                reasons;
+        end if;
     end if;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- migrations/0001_ledger.sql
+-- migration_table.sql
 
--- What the system remembers.
+-- What has been applied. Both ways of installing write it, so that each knows of the other.
 
 create schema if not exists storage_cleanup;
 comment on schema storage_cleanup is 'Storage Cleanup: removes the render outputs that nobody saved.';
 revoke all on schema storage_cleanup from public;
 
--- The function deletes nothing when this number isn't the one that it was built for.
-create or replace function storage_cleanup.schema_version() returns integer
-language sql immutable parallel safe
-return 1;
+create table if not exists storage_cleanup.migration (
+    number      integer primary key,
+    name        text not null,
+    applied_at  timestamptz not null default clock_timestamp()
+);
 
-create table if not exists storage_cleanup.run (
+-- ---------------------------------------------------------------------------------------------------------------
+-- migrations/0001_ledger.sql
+
+do $migration$
+begin
+    if not exists (select from storage_cleanup.migration where number = 1) then
+        execute $sql$
+-- What the system remembers.
+
+create table storage_cleanup.run (
     id             uuid primary key default gen_random_uuid(),
     started_at     timestamptz not null default clock_timestamp(),
     heartbeat_at   timestamptz not null default clock_timestamp(),
@@ -65,12 +143,12 @@ create table if not exists storage_cleanup.run (
     override_of    uuid,                 -- the plan that this run carried out
     summary        jsonb
 );
-create index if not exists run_by_start on storage_cleanup.run (started_at desc);
-create index if not exists run_found_good on storage_cleanup.run (started_at desc) where not dry_run and saved_assets is not null;
-create index if not exists run_unfinished on storage_cleanup.run (id) where status = 'running';
+create index run_by_start on storage_cleanup.run (started_at desc);
+create index run_found_good on storage_cleanup.run (started_at desc) where not dry_run and saved_assets is not null;
+create index run_unfinished on storage_cleanup.run (id) where status = 'running';
 
 -- The ledger: one row a job that was ever claimed. No foreign keys: the job is about to go, and rows are written in bulk.
-create table if not exists storage_cleanup.deletion (
+create table storage_cleanup.deletion (
     job_id          uuid primary key,
     run_id          uuid,
     state           text not null default 'released'
@@ -90,16 +168,16 @@ create table if not exists storage_cleanup.deletion (
 );
 -- Unfinished work only, so it stays small however long the history grows. It is read by plain index scans alone: they mark
 -- the entries of what is finished, which bitmap scans would read again and again until the next vacuum.
-create index if not exists deletion_unfinished on storage_cleanup.deletion (state, job_id)
+create index deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');
 -- The history, too: an asset may name a file that has gone.
-create index if not exists deletion_object on storage_cleanup.deletion (object) where state in ('claimed', 'file_deleted', 'done');
-create index if not exists deletion_bare on storage_cleanup.deletion (bare) where state in ('claimed', 'file_deleted');
-create index if not exists deletion_finished on storage_cleanup.deletion (updated_at)
+create index deletion_object on storage_cleanup.deletion (object) where state in ('claimed', 'file_deleted', 'done');
+create index deletion_bare on storage_cleanup.deletion (bare) where state in ('claimed', 'file_deleted');
+create index deletion_finished on storage_cleanup.deletion (updated_at)
     where state in ('done', 'released');
 
 -- Completed jobs that nobody has been seen to save. A superset of the orphans: each is checked before it is claimed.
-create table if not exists storage_cleanup.candidate (
+create table storage_cleanup.candidate (
     job_id        uuid primary key,
     since         timestamptz not null,   -- it is looked at when this is old enough: completed_at, or later
     completed_at  timestamptz not null,   -- its age counts from here: when the trigger saw it complete with this URL
@@ -107,11 +185,11 @@ create table if not exists storage_cleanup.candidate (
     reason        text,                   -- why it was kept when it was last looked at
     unsaved_at    timestamptz             -- when an asset that had kept it was last seen to let it go
 );
-create index if not exists candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
-create index if not exists candidate_unsaved on storage_cleanup.candidate (unsaved_at) where unsaved_at is not null;
+create index candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
+create index candidate_unsaved on storage_cleanup.candidate (unsaved_at) where unsaved_at is not null;
 
 -- What a dry run found: an override may delete these jobs and no others.
-create table if not exists storage_cleanup.plan_job (
+create table storage_cleanup.plan_job (
     run_id    uuid not null references storage_cleanup.run on delete cascade,
     job_id    uuid not null,
     has_file  boolean not null,
@@ -120,52 +198,69 @@ create table if not exists storage_cleanup.plan_job (
 
 -- The locks. An object, or a job, is held through the row that its hash names: a fixed number of rows, so that a save puts
 -- nothing in place that another save could wait for. Half empty, so that a claim's updates stay on their page.
-create table if not exists storage_cleanup.lock (
+create table storage_cleanup.lock (
     slot  integer primary key,
     n     bigint not null default 0
 ) with (fillfactor = 50);
-insert into storage_cleanup.lock (slot) select generate_series(0, 8191) on conflict do nothing;
+insert into storage_cleanup.lock (slot) select generate_series(0, 8191);
 
 -- Which objects the URL of a job means, under every reading that it allows. Kept here and not in an index on the
 -- application's table, so that updates of that table stay cheap.
-create table if not exists storage_cleanup.holder (
+create table storage_cleanup.holder (
     job_id  uuid not null,
     object  bigint not null
 );
-create index if not exists holder_job on storage_cleanup.holder (job_id);
-create index if not exists holder_object on storage_cleanup.holder (object);
+create index holder_job on storage_cleanup.holder (job_id);
+create index holder_object on storage_cleanup.holder (object);
 
 -- Every UUID in an asset, whether or not a job has that id yet: any of them may name a job. No unique key, here or in the
 -- next table: an asset's trigger and a job's could wait for each other at it.
-create table if not exists storage_cleanup.mention (
+create table storage_cleanup.mention (
     source   text not null,               -- the row that says so: table and id
     id       uuid not null,
     is_save  boolean not null             -- in the place where saves are documented to be: metadata ->> 'render_job_id'
 );
-create index if not exists mention_source on storage_cleanup.mention (source);
-create index if not exists mention_id on storage_cleanup.mention (id);
-create index if not exists mention_save on storage_cleanup.mention (is_save) where is_save;
+create index mention_source on storage_cleanup.mention (source);
+create index mention_id on storage_cleanup.mention (id);
+create index mention_save on storage_cleanup.mention (is_save) where is_save;
 
 -- Which objects an asset needs: those of the jobs that it names, as their URLs were at that moment and at each change since,
 -- and those that its own texts may mean. It outlives the job.
-create table if not exists storage_cleanup.reference (
+create table storage_cleanup.reference (
     source  text not null,
     object  bigint not null,
     job_id  uuid                          -- the job through which; NULL: the asset says so itself
 );
-create index if not exists reference_source on storage_cleanup.reference (source);
-create index if not exists reference_object on storage_cleanup.reference (object);
+create index reference_source on storage_cleanup.reference (source);
+create index reference_object on storage_cleanup.reference (object);
 
 -- When everything was last compared, and what the triggers and tables were like then: one row.
-create table if not exists storage_cleanup.comparison (
+create table storage_cleanup.comparison (
     singleton    boolean primary key default true check (singleton),
     last_at      timestamptz,
     fingerprint  text
 );
-insert into storage_cleanup.comparison default values on conflict do nothing;
+insert into storage_cleanup.comparison default values;
+
+-- Claims may be made in transactions that begin after this: an installation that changes functions stops them meanwhile. One row.
+create table storage_cleanup.gate (
+    singleton  boolean primary key default true check (singleton),
+    opens_at   timestamptz not null default '-infinity'
+);
+insert into storage_cleanup.gate default values;
+
+-- How far the first look at what was there before the triggers has come: one row.
+create table storage_cleanup.first_look (
+    singleton    boolean primary key default true check (singleton),
+    of_table     text not null default 'render_jobs',
+    block        bigint not null default 0,
+    fingerprint  text,                    -- what triggers and tables were like when it began
+    done_at      timestamptz
+);
+insert into storage_cleanup.first_look default values;
 
 -- What lay in Storage, a row a day and bucket: the trend that reports draw.
-create table if not exists storage_cleanup.usage (
+create table storage_cleanup.usage (
     day        date not null,              -- UTC
     bucket_id  text not null,
     objects    bigint not null,
@@ -173,6 +268,80 @@ create table if not exists storage_cleanup.usage (
     taken_at   timestamptz not null default clock_timestamp(),
     primary key (day, bucket_id)
 );
+$sql$;
+        insert into storage_cleanup.migration (number, name) values (1, 'ledger');
+    end if;
+end $migration$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- gate_closed.sql
+
+-- Waits for claims that are being made, and stops others to the end of this: neither may meet functions of two releases.
+lock table storage_cleanup.gate in access exclusive mode;
+-- What an interrupted `make install-database` has left shut: 'now' says so below.
+update storage_cleanup.gate set opens_at = now() where opens_at = 'infinity';
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions_before.sql
+
+-- What the functions are before they are made again, and which are others then.
+create temporary table storage_cleanup_before on commit drop as
+    select oid as function, pg_get_functiondef(oid) as definition
+    from pg_proc where pronamespace = 'storage_cleanup'::regnamespace;
+create temporary view storage_cleanup_changed as
+    select function from storage_cleanup_before where pg_get_functiondef(function) <> definition;
+
+-- Bodies are read against the tables that they name when they are new. Later that would take a lock on each for nothing.
+select set_config('check_function_bodies', (not exists (select from storage_cleanup_before))::text, true);
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/suitability.sql
+
+-- Suitability. Asked before anything is installed (as a function of the session) and in every preflight.
+
+-- Why these two tables can't be guarded: a code and a sentence a reason; no row when they can. Reads the catalogue only.
+create or replace function storage_cleanup.unsuitable() returns table (code text, sentence text)
+language sql stable set search_path = ''
+as $$
+    with relation as (
+        select oid, relkind, format('public.%I', relname) as name
+        from pg_class
+        where relnamespace = to_regnamespace('public') and relname in ('render_jobs', 'user_assets')
+    ),
+    field as (      -- what the functions read, and of which types
+        select relation.name as of_table, relation.oid as relation, wanted.name, wanted.types, attnum, atttypid::regtype::text as type
+        from (values ('public.render_jobs', 'id', array['uuid']), ('public.render_jobs', 'status', null),
+                     ('public.render_jobs', 'output_url', null), ('public.render_jobs', 'created_at', null),
+                     ('public.user_assets', 'id', null), ('public.user_assets', 'metadata', array['jsonb', 'json']))
+             as wanted (of_table, name, types)
+        join relation on relation.name = wanted.of_table and relkind = 'r'
+        left join pg_attribute on attrelid = relation.oid and attname = wanted.name and not attisdropped
+    )
+    select 'table_kind', format('%s is %s, and Storage Cleanup can guard an ordinary table only', name, case relkind
+               when 'v' then 'a view' when 'm' then 'a materialized view' when 'f' then 'a foreign table'
+               when 'p' then 'partitioned' else 'no table' end)
+    from relation where relkind <> 'r'
+    union all
+    select 'inheritance', format('%s has a child, %s, whose rows pass by its triggers: Storage Cleanup can guard an ordinary table only',
+                                 name, inhrelid::regclass)
+    from relation join pg_inherits on inhparent = oid where relkind = 'r'
+    union all
+    select 'inheritance', format('%s is a child or partition of %s: Storage Cleanup can guard an ordinary table only',
+                                 name, inhparent::regclass)
+    from relation join pg_inherits on inhrelid = oid
+    union all
+    select 'columns', format('%s has no column %s, which Storage Cleanup reads', of_table, name) from field where attnum is null
+    union all
+    select 'columns', format('%s.%s is of type %s, and must be %s', of_table, name, type, types[1])
+    from field where type <> all (types)
+    union all
+    select 'job_id', 'public.render_jobs.id has neither a primary key nor a unique index of its own'
+    from field
+    where of_table = 'public.render_jobs' and name = 'id' and type = 'uuid'
+      and not exists (select from pg_index
+                      where indrelid = relation and indisunique and indisvalid and indimmediate and indpred is null
+                        and indnkeyatts = 1 and indkey[0] = attnum)
+$$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/values.sql
@@ -326,6 +495,150 @@ return case when pg_column_size(job) <= 8192 then job
             else (select jsonb_object_agg(key, value) from jsonb_each(job) where pg_column_size(value) <= 8192) end;
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- functions/installation.sql
+
+-- The installation. What belongs on the application's tables is written down here once: both ways of installing make
+-- what is missing of it, preflight and health look for it.
+
+-- The function deletes nothing when this number isn't the one that it was built for.
+create or replace function storage_cleanup.schema_version() returns integer
+language sql immutable parallel safe
+return 1;
+
+create or replace function storage_cleanup.wanted_indexes() returns table (name text, definition text)
+language sql stable set search_path = ''
+as $$
+    -- Hash, because a B-tree would refuse the application's row when a value is long; NULLs take no room in it.
+    select 'storage_cleanup_render_job_id', 'on public.user_assets using hash ((metadata ->> ''render_job_id''))'
+$$;
+
+-- What is wrong with each index: 'missing', 'invalid', 'outdated'; null when nothing is. An index keeps what a function
+-- answered when the row was written, so its comment says which definition and which functions it was built with.
+create or replace function storage_cleanup.index_state() returns table (name text, definition text, fingerprint text, fault text)
+language sql stable set search_path = ''
+as $$
+    select wanted.name, wanted.definition, wanted.fingerprint, case
+        when indexrelid is null then 'missing'
+        when not (indisvalid and indisready) then 'invalid'
+        when obj_description(indexrelid, 'pg_class') is distinct from wanted.fingerprint then 'outdated' end
+    from (select index.name, index.definition, md5(index.definition || coalesce((
+                     select string_agg(prosrc, '' order by proname)
+                     from regexp_matches(index.definition, 'storage_cleanup\.\w+', 'g') as called
+                     join pg_proc on pg_proc.oid = to_regproc(called[1])), '')) as fingerprint
+          from storage_cleanup.wanted_indexes() as index) as wanted
+    left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
+    order by wanted.name
+$$;
+
+-- The triggers in the words of pg_get_triggerdef, with tgenabled, in the order in which they are made. None names a column,
+-- in a list or in WHEN: it could no longer be given another type, or be dropped. Those for each row fire where the others
+-- don't: for what replication or a restore applies.
+create or replace function storage_cleanup.wanted_triggers()
+returns table (place integer, name text, of_table regclass, definition text, enabled text)
+language sql stable set search_path = ''
+as $$
+    select place, 'storage_cleanup_' || name, of_table::regclass, format('%s ON %s %s EXECUTE FUNCTION storage_cleanup.%s()',
+               happening, of_table, firing, function), enabled
+    from (values
+        (1, 'job_inserted', 'public.render_jobs', 'AFTER INSERT',
+            'REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT', 'jobs_written', 'O'),
+        (2, 'job_updated', 'public.render_jobs', 'AFTER UPDATE',
+            'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT', 'jobs_written', 'O'),
+        (3, 'job_deleted', 'public.render_jobs', 'AFTER DELETE',
+            'REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT', 'jobs_gone', 'O'),
+        (4, 'job_truncated', 'public.render_jobs', 'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'jobs_gone', 'O'),
+        (5, 'job_applied', 'public.render_jobs', 'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'job_applied', 'R'),
+        (6, 'asset_inserted', 'public.user_assets', 'AFTER INSERT',
+            'REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT', 'assets_written', 'O'),
+        (7, 'asset_updated', 'public.user_assets', 'AFTER UPDATE',
+            'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT', 'assets_written', 'O'),
+        (8, 'asset_deleted', 'public.user_assets', 'AFTER DELETE',
+            'REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT', 'assets_gone', 'O'),
+        (9, 'asset_truncated', 'public.user_assets', 'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'assets_gone', 'O'),
+        (10, 'asset_applied', 'public.user_assets', 'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'asset_applied', 'R'))
+        as wanted (place, name, of_table, happening, firing, function, enabled)
+$$;
+
+-- What is wrong with each trigger: 'missing', 'different'; null when nothing is.
+create or replace function storage_cleanup.trigger_state() returns table (place integer, name text, of_table regclass, fault text)
+language sql stable set search_path = ''
+as $$
+    select wanted.place, wanted.name, wanted.of_table, case
+        when pg_trigger.oid is null then 'missing'
+        when pg_get_triggerdef(pg_trigger.oid) <> format('CREATE TRIGGER %I %s', wanted.name, definition)
+             or tgenabled::text <> enabled then 'different' end
+    from storage_cleanup.wanted_triggers() as wanted
+    left join pg_trigger on tgrelid = wanted.of_table and tgname = wanted.name and not tgisinternal
+    order by wanted.place
+$$;
+
+-- Makes one trigger. Whatever happened while it was away is looked for afterwards.
+create or replace function storage_cleanup.make_trigger(wanted text) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    made record;
+begin
+    select * into strict made from storage_cleanup.wanted_triggers() where name = wanted;
+    execute format('create or replace trigger %I %s', made.name, made.definition);
+    if made.enabled <> 'O' then
+        execute format('alter table %s enable %s trigger %I', made.of_table,
+                       case made.enabled when 'A' then 'always' else 'replica' end, made.name);
+    end if;
+    update storage_cleanup.first_look set fingerprint = null, done_at = null;
+end $$;
+
+-- The first look at what was there before the triggers, so many blocks of a table at a time; false when there is no more.
+-- `compare` does the same for all at once, which would hold up an application that writes one of the rows meanwhile. It only
+-- adds: what a row said that is being changed just now does no harm, and the next comparison takes it away.
+create or replace function storage_cleanup.look_at_slice(blocks integer) returns boolean
+language plpgsql set search_path = ''
+as $$
+declare
+    now_like constant text := storage_cleanup.fingerprint();
+    reasons  constant text := (select string_agg(sentence, '; ') from storage_cleanup.distrust() where code <> 'changed');
+    look     storage_cleanup.first_look;
+    first    tid;
+    beyond   tid;
+begin
+    if reasons is not null then
+        raise exception using errcode = 'object_not_in_prerequisite_state', message = reasons;
+    end if;
+    update storage_cleanup.first_look set of_table = default, block = default, fingerprint = now_like, done_at = null
+    where fingerprint is distinct from now_like;
+    select * into look from storage_cleanup.first_look;
+    first := format('(%s,0)', look.block);
+    beyond := format('(%s,0)', look.block + blocks);
+
+    if look.of_table = 'render_jobs' then
+        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
+        from public.render_jobs where ctid >= first and ctid < beyond and output_url is not null;
+        insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
+        select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url)
+        from public.render_jobs as job
+        where ctid >= first and ctid < beyond and status = 'completed'
+          and not exists (select from storage_cleanup.candidate where job_id = job.id)
+          and not exists (select from storage_cleanup.deletion where job_id = job.id and state <> 'released')
+        order by id
+        on conflict do nothing;
+    else
+        perform storage_cleanup.note_assets(array_agg(storage_cleanup.source(tableoid, id::text)), array_agg(to_jsonb(asset.*)), 'add', false)
+        from public.user_assets as asset where ctid >= first and ctid < beyond;
+    end if;
+
+    if (look.block + blocks) * current_setting('block_size')::bigint < pg_relation_size(('public.' || look.of_table)::regclass) then
+        update storage_cleanup.first_look set block = look.block + blocks;
+        return true;
+    elsif look.of_table = 'render_jobs' then
+        update storage_cleanup.first_look set of_table = 'user_assets', block = 0;
+        return true;
+    end if;
+    update storage_cleanup.first_look set done_at = clock_timestamp();
+    update storage_cleanup.comparison set last_at = clock_timestamp(), fingerprint = now_like;
+    return false;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- functions/locks.sql
 
 -- The locks. Whoever saves holds the objects that the asset names, and the id of each job that it names, whether or not that
@@ -381,9 +694,9 @@ create or replace function storage_cleanup.read_part(output_url text) returns te
 language sql immutable parallel safe
 return case when octet_length(output_url) > 8192 then substr(output_url, 1, 8192) || ' ' || octet_length(output_url) else output_url end;
 
--- Notes what these jobs point at now. What an asset needed through a job, it goes on to need when the job points elsewhere.
+-- Notes what these jobs point at now; `mode` is that of note_assets. What an asset needed through a job, it goes on to need when the job points elsewhere.
 create or replace function storage_cleanup.note_holders(
-    jobs uuid[], urls text[], are_new boolean, out taken bigint[], out former bigint[], out movers uuid[])
+    jobs uuid[], urls text[], mode text, out taken bigint[], out former bigint[], out movers uuid[])
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
@@ -393,14 +706,14 @@ begin
     ),
     stale as (
         delete from storage_cleanup.holder
-        where not are_new and job_id = any (jobs)
+        where mode = 'change' and job_id = any (jobs)
           and not exists (select from wanted where job = job_id and wanted.object = holder.object)
         returning job_id, object
     ),
     added as (
         insert into storage_cleanup.holder (job_id, object)
         select job, object from wanted
-        where are_new or not exists (select from storage_cleanup.holder as known where known.job_id = job and known.object = wanted.object)
+        where mode = 'new' or not exists (select from storage_cleanup.holder as known where known.job_id = job and known.object = wanted.object)
         returning job_id, object
     ),
     needed as (
@@ -415,7 +728,7 @@ begin
 end $$;
 
 -- Notes what these jobs point at, and which of them have completed.
-create or replace function storage_cleanup.note_jobs(jobs uuid[], urls text[], completed boolean[], are_new boolean) returns void
+create or replace function storage_cleanup.note_jobs(jobs uuid[], urls text[], completed boolean[], mode text) returns void
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
@@ -424,7 +737,7 @@ declare
     former  bigint[];
     movers  uuid[];
 begin
-    select * into taken, former, movers from storage_cleanup.note_holders(jobs, urls, are_new);
+    select * into taken, former, movers from storage_cleanup.note_holders(jobs, urls, mode);
     if taken <> '{}' or former <> '{}' then
         perform storage_cleanup.hold('{}', taken || former);
         -- A saved job must not move to a file that is being removed. One that isn't saved may: nobody can save it then.
@@ -439,7 +752,7 @@ begin
     select job, seen_at, seen_at, storage_cleanup.has_file(url) from unnest(jobs, urls, completed) as written (job, url, is_completed)
     where is_completed
     on conflict (job_id) do update set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null;
-    if not are_new then
+    if mode = 'change' then
         delete from storage_cleanup.candidate
         where job_id in (select job from unnest(jobs, completed) as written (job, is_completed) where is_completed is not true);
     end if;
@@ -480,7 +793,7 @@ begin
         perform storage_cleanup.forget_jobs(gone);
     end if;
     if jobs is not null then
-        perform storage_cleanup.note_jobs(jobs, urls, completed, tg_op = 'INSERT');
+        perform storage_cleanup.note_jobs(jobs, urls, completed, case tg_op when 'INSERT' then 'new' else 'change' end);
     end if;
     return null;
 end $$;
@@ -509,7 +822,7 @@ begin
        and (storage_cleanup.read_part(new.output_url), new.status = 'completed')
            is distinct from (storage_cleanup.read_part(old.output_url), old.status = 'completed') then
         perform storage_cleanup.note_jobs(array[new.id], array[storage_cleanup.read_part(new.output_url)],
-                                          array[new.status = 'completed'], false);
+                                          array[new.status = 'completed'], 'change');
     end if;
     return null;
 end $$;
@@ -624,9 +937,10 @@ as $$
     where object is not null
 $$;
 
--- Notes what these assets mean now, instead of what they meant before. `are_new`: nothing is noted of them yet. `refuse`:
--- somebody is writing them, and may be told that it is too late.
-create or replace function storage_cleanup.note_assets(sources text[], assets jsonb[], are_new boolean, refuse boolean) returns void
+-- Notes what these assets mean now, instead of what they meant before. `mode`: 'new' when nothing is noted of them yet,
+-- 'change' when something else may be, 'add' to leave that. `refuse`: somebody is writing them, and may be told that it is too
+-- late.
+create or replace function storage_cleanup.note_assets(sources text[], assets jsonb[], mode text, refuse boolean) returns void
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
@@ -636,7 +950,7 @@ declare
     lost_jobs uuid[] := '{}';
     lost      bigint[] := '{}';
 begin
-    if not are_new then
+    if mode = 'change' then
         with said as materialized (select * from storage_cleanup.said_by(sources, assets)),
         unsaid as (
             delete from storage_cleanup.mention as known
@@ -665,14 +979,14 @@ begin
     with mentioned as (
         insert into storage_cleanup.mention (source, id, is_save)
         select source, job, is_save from storage_cleanup.said_by(sources, assets) as said
-        where are_new or not exists (select from storage_cleanup.mention as known
+        where mode = 'new' or not exists (select from storage_cleanup.mention as known
                                      where known.source = said.source and id = job and known.is_save = said.is_save)
         returning id
     ),
     meant as (
         insert into storage_cleanup.reference (source, object)
         select source, object from storage_cleanup.meant_by(sources, assets) as meant
-        where are_new or not exists (select from storage_cleanup.reference as known
+        where mode = 'new' or not exists (select from storage_cleanup.reference as known
                                      where known.source = meant.source and known.object = meant.object and job_id is null)
         returning object
     )
@@ -740,7 +1054,7 @@ begin
         perform storage_cleanup.forget_assets(gone);
     end if;
     if sources is not null then
-        perform storage_cleanup.note_assets(sources, assets, tg_op = 'INSERT', true);
+        perform storage_cleanup.note_assets(sources, assets, case tg_op when 'INSERT' then 'new' else 'change' end, true);
     end if;
     return null;
 end $$;
@@ -769,7 +1083,7 @@ begin
     end if;
     if tg_op <> 'DELETE' then
         perform storage_cleanup.note_assets(array[storage_cleanup.source(tg_relid, new.id::text)], array[to_jsonb(new)],
-                                            tg_op = 'INSERT', true);
+                                            case tg_op when 'INSERT' then 'new' else 'change' end, true);
     end if;
     return null;
 end $$;
@@ -938,7 +1252,7 @@ begin
         select distinct job_id from storage_cleanup.holder where not exists (select from public.render_jobs where id = job_id)));
     jobs := array(select storage_cleanup.differing_jobs());
     for i in 1 .. cardinality(jobs) by 5000 loop
-        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), false)
+        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'change')
         from (select * from public.render_jobs where id = any (jobs[i : i + 4999]) for share skip locked) as job;
     end loop;
 
@@ -948,7 +1262,7 @@ begin
           and source not in (select storage_cleanup.source(of_assets, id::text) from public.user_assets)));
     differing := array(select storage_cleanup.differing_assets());
     for i in 1 .. cardinality(differing) by 5000 loop
-        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), false, false)
+        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'change', false)
         from (select storage_cleanup.source(of_assets, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
               where storage_cleanup.source(of_assets, id::text) = any (differing[i : i + 4999]) for share skip locked) as asset;
     end loop;
@@ -987,44 +1301,6 @@ end $$;
 
 -- Trust. Everything here must hold before anything is claimed, and is asserted again in every claim.
 
--- The triggers that must be there; bits of a type: 1 each row, 4 insert, 8 delete, 16 update, 32 truncate.
-create or replace function storage_cleanup.triggers() returns table (of_table text, name text, function text, type smallint, enabled "char")
-language sql immutable
-as $$
-    select 'public.' || of_table, 'storage_cleanup_' || name, 'storage_cleanup.' || function, type::smallint, enabled::"char"
-    from (values
-        ('user_assets', 'asset_inserted', 'assets_written', 4, 'O'),
-        ('user_assets', 'asset_updated', 'assets_written', 16, 'O'),
-        ('user_assets', 'asset_deleted', 'assets_gone', 8, 'O'),
-        ('user_assets', 'asset_truncated', 'assets_gone', 32, 'O'),
-        ('user_assets', 'asset_applied', 'asset_applied', 1 + 4 + 8 + 16, 'R'),
-        ('render_jobs', 'job_inserted', 'jobs_written', 4, 'O'),
-        ('render_jobs', 'job_updated', 'jobs_written', 16, 'O'),
-        ('render_jobs', 'job_deleted', 'jobs_gone', 8, 'O'),
-        ('render_jobs', 'job_truncated', 'jobs_gone', 32, 'O'),
-        ('render_jobs', 'job_applied', 'job_applied', 1 + 4 + 8 + 16, 'R')) as wanted (of_table, name, function, type, enabled)
-$$;
-
--- Those that are missing, off or altered, with the statements that make them. Those for each row fire where the others don't:
--- for what replication or a restore applies.
-create or replace function storage_cleanup.missing_triggers() returns table (of_table text, name text, statement text)
-language sql stable security definer set search_path = ''
-as $$
-    select wanted.of_table, wanted.name, format(
-        'create or replace trigger %1$I after %2$s on %3$s %4$s for each %5$s execute function %6$s(); alter table %3$s enable %7$s trigger %1$I',
-        wanted.name, concat_ws(' or ', case when type & 4 > 0 then 'insert' end, case when type & 8 > 0 then 'delete' end,
-                               case when type & 16 > 0 then 'update' end, case when type & 32 > 0 then 'truncate' end),
-        wanted.of_table,
-        case when type in (4, 8, 16) then concat_ws(' ', 'referencing', case when type <> 4 then 'old table as old_rows' end,
-                                                    case when type <> 8 then 'new table as new_rows' end) end,
-        case when type & 1 > 0 then 'row' else 'statement' end, wanted.function, case wanted.enabled when 'R' then 'replica' end)
-    from storage_cleanup.triggers() as wanted
-    where not exists (
-        select from pg_trigger
-        where tgrelid = wanted.of_table::regclass and tgname = wanted.name and tgfoid = wanted.function::regproc
-          and tgtype = wanted.type and tgenabled = wanted.enabled and tgqual is null and tgattr::text = '')
-$$;
-
 -- Why nothing may be deleted: a code and a sentence a reason; no row when all is well.
 create or replace function storage_cleanup.distrust() returns table (code text, sentence text)
 language sql stable security definer set search_path = ''
@@ -1036,13 +1312,16 @@ as $$
     select 'mixed_owners', 'the functions of schema storage_cleanup belong to several roles: run database/install.sql as the owner of all'
     where (select count(distinct proowner) from pg_proc where pronamespace = 'storage_cleanup'::regnamespace) > 1
     union all
-    select 'guard', format('trigger %s on %s is missing, off or altered, and what it should see might be deleted: run database/install.sql',
-                           wanted.name, wanted.of_table)
-    from storage_cleanup.missing_triggers() as wanted
+    select 'guard', format('trigger %s on %s is %s, and what it should see might be deleted: run database/install.sql', name, of_table, fault)
+    from storage_cleanup.trigger_state() where fault is not null
     union all
-    select 'index', 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
-    where not exists (select from pg_index
-                      where indexrelid = to_regclass('public.storage_cleanup_render_job_id') and indisvalid)
+    select 'index', format('the index %s is %s: run database/install.sql', name, fault)
+    from storage_cleanup.index_state() where fault is not null
+    union all
+    select code, sentence from storage_cleanup.unsuitable()
+    union all
+    select 'installing', 'an installation is at work, or was interrupted: wait for it, or run it again'
+    from storage_cleanup.gate where opens_at > now()
     union all
     select 'changed', 'the triggers or the tables have changed since everything was last compared: the next cycle compares'
     where storage_cleanup.fingerprint() is distinct from (select fingerprint from storage_cleanup.comparison)
@@ -1051,12 +1330,16 @@ as $$
     where pg_is_in_recovery()
 $$;
 
+-- Volatile, and in two statements: the lock that the first one keeps to the end is what an installation waits for, and the
+-- second one sees what was committed before it was granted.
 create or replace function storage_cleanup.assert_trust() returns void
-language plpgsql stable security definer set search_path = ''
+language plpgsql security definer set search_path = ''
 as $$
 declare
-    reasons text := (select string_agg(sentence, '; ') from storage_cleanup.distrust());
+    reasons text;
 begin
+    perform from storage_cleanup.gate;
+    reasons := (select string_agg(sentence, '; ') from storage_cleanup.distrust());
     if reasons is not null then
         raise exception using errcode = 'object_not_in_prerequisite_state', message = reasons;
     end if;
@@ -2038,10 +2321,9 @@ $$;
 create or replace function storage_cleanup.index_use() returns table (name text, is_valid boolean, used bigint)
 language sql stable security definer set search_path = ''
 as $$
-    select wanted.name, coalesce(indisvalid and indisready, false), coalesce(idx_scan, 0)
-    from (values ('storage_cleanup_render_job_id')) as wanted (name)
-    left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
-    left join pg_stat_user_indexes as use on use.indexrelid = pg_index.indexrelid
+    select wanted.name, wanted.fault is null, coalesce(idx_scan, 0)
+    from storage_cleanup.index_state() as wanted
+    left join pg_stat_user_indexes on indexrelid = to_regclass(format('public.%I', wanted.name))
     order by wanted.name
 $$;
 
@@ -2069,39 +2351,6 @@ as $$
     where pid <> pg_backend_pid()
       and pid in (select pid from pg_locks where relation in ('public.render_jobs'::regclass, 'public.user_assets'::regclass))
 $$;
-
--- ---------------------------------------------------------------------------------------------------------------
--- indexes.sql
-
--- The one index on the application's tables: who saved a job, looked up beside what is noted.
-
--- Hash, because a B-tree would refuse the application's row when a value is long; NULLs take no room in it.
-create index if not exists storage_cleanup_render_job_id on public.user_assets
-    using hash ((metadata ->> 'render_job_id'));
-
--- ---------------------------------------------------------------------------------------------------------------
--- bucket.sql
-
--- The bucket of the system's own, for the small object by which a run proves that Storage and database are one project.
--- Private, and without a policy: nobody reaches it but the service role.
-
-insert into storage.buckets (id, name, public) values ('storage-cleanup', 'storage-cleanup', false) on conflict do nothing;
-
--- ---------------------------------------------------------------------------------------------------------------
--- triggers.sql
-
--- The triggers on the application's tables, those of storage_cleanup.triggers() that are missing or different: making one
--- locks its table, so what is there already is left alone. None names a column, in a list or in WHEN: it could no longer be
--- given another type, or be dropped.
-
-do $$
-declare
-    wanted record;
-begin
-    for wanted in select * from storage_cleanup.missing_triggers() loop
-        execute wanted.statement;
-    end loop;
-end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- worker.sql
@@ -2146,10 +2395,98 @@ begin
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- functions_after.sql
+
+-- An index keeps what a function answered when the row was written. One whose function has changed is outdated from this
+-- moment on, whatever is installed later; nothing is claimed until it has been built again.
+do $$
+declare
+    outdated regclass;
+begin
+    for outdated in
+        select distinct objid::regclass
+        from storage_cleanup_changed
+        join pg_depend on refclassid = 'pg_proc'::regclass and refobjid = function and classid = 'pg_class'::regclass
+        join pg_class on pg_class.oid = objid and relkind = 'i'
+    loop
+        execute format('comment on index %s is null', outdated);
+    end loop;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- bucket.sql
+
+-- The bucket of the system's own, for the small object by which a run proves that Storage and database are one project.
+-- Private, and without a policy: nobody reaches it but the service role.
+
+insert into storage.buckets (id, name, public) values ('storage-cleanup', 'storage-cleanup', false) on conflict do nothing;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- indexes.sql
+
+-- The indexes on the application's tables, as far as something is wrong with them.
+
+-- Both tables at once, or neither: holding one and waiting for the other would be a deadlock with whoever does the opposite,
+-- and so would be a stronger lock later. Less than deadlock_timeout, so that it is never the application that pays for it.
+do $$
+declare
+    mode text := (select case when bool_or(fault <> 'missing') then 'access exclusive' else 'share row exclusive' end
+                  from (select fault from storage_cleanup.index_state()
+                        union all
+                        select 'missing' from storage_cleanup.trigger_state() where fault is not null
+                        union all       -- saves that began under another guard must have ended
+                        select 'missing' from storage_cleanup.gate where opens_at = now()
+                        union all
+                        select 'missing' from storage_cleanup_changed) as wrong
+                  where fault is not null having count(*) > 0);
+begin
+    perform set_config('lock_timeout', '500ms', true);
+    for attempt in 1 .. 40 loop
+        exit when mode is null;
+        begin
+            execute format('lock table public.render_jobs, public.user_assets in %s mode', mode);
+            mode := null;
+        exception when lock_not_available then
+            perform pg_sleep(0.2);
+        end;
+    end loop;
+    if mode is not null then
+        raise exception 'somebody is always at work in public.render_jobs or public.user_assets: use `make install-database`, '
+            'which can go on meanwhile, or try again in a quiet minute';
+    end if;
+end $$;
+
+do $$
+declare
+    wanted record;
+begin
+    for wanted in select * from storage_cleanup.index_state() where fault is not null loop
+        execute format('drop index if exists public.%I', wanted.name);
+        execute format('create index %I %s', wanted.name, wanted.definition);
+        execute format('comment on index public.%I is %L', wanted.name, wanted.fingerprint);
+    end loop;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- triggers.sql
+
+-- The triggers on the application's tables, as far as something is wrong with them.
+select storage_cleanup.make_trigger(name) from storage_cleanup.trigger_state() where fault is not null;
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- first_look.sql
 
 -- What is there already, and what the triggers missed while they were away.
-select storage_cleanup.compare('epoch') from storage_cleanup.comparison where last_at is null;
+select storage_cleanup.compare('epoch') from storage_cleanup.first_look where done_at is null;
+update storage_cleanup.first_look set done_at = clock_timestamp() where done_at is null;
 select storage_cleanup.compare_if_due();
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- gate_open.sql
+
+-- A claim that has waited at the gate began with the functions as they were: it is refused, and so is what begins before the
+-- commit.
+update storage_cleanup.gate set opens_at = clock_timestamp() + interval '5 seconds'
+where opens_at = now() or exists (select from storage_cleanup_changed);
 
 commit;

@@ -141,7 +141,7 @@ begin
         select distinct job_id from storage_cleanup.holder where not exists (select from public.render_jobs where id = job_id)));
     jobs := array(select storage_cleanup.differing_jobs());
     for i in 1 .. cardinality(jobs) by 5000 loop
-        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), false)
+        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'change')
         from (select * from public.render_jobs where id = any (jobs[i : i + 4999]) for share skip locked) as job;
     end loop;
 
@@ -151,7 +151,7 @@ begin
           and source not in (select storage_cleanup.source(of_assets, id::text) from public.user_assets)));
     differing := array(select storage_cleanup.differing_assets());
     for i in 1 .. cardinality(differing) by 5000 loop
-        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), false, false)
+        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'change', false)
         from (select storage_cleanup.source(of_assets, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
               where storage_cleanup.source(of_assets, id::text) = any (differing[i : i + 4999]) for share skip locked) as asset;
     end loop;

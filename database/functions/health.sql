@@ -143,10 +143,9 @@ $$;
 create or replace function storage_cleanup.index_use() returns table (name text, is_valid boolean, used bigint)
 language sql stable security definer set search_path = ''
 as $$
-    select wanted.name, coalesce(indisvalid and indisready, false), coalesce(idx_scan, 0)
-    from (values ('storage_cleanup_render_job_id')) as wanted (name)
-    left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
-    left join pg_stat_user_indexes as use on use.indexrelid = pg_index.indexrelid
+    select wanted.name, wanted.fault is null, coalesce(idx_scan, 0)
+    from storage_cleanup.index_state() as wanted
+    left join pg_stat_user_indexes on indexrelid = to_regclass(format('public.%I', wanted.name))
     order by wanted.name
 $$;
 

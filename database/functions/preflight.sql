@@ -1,43 +1,5 @@
 -- Trust. Everything here must hold before anything is claimed, and is asserted again in every claim.
 
--- The triggers that must be there; bits of a type: 1 each row, 4 insert, 8 delete, 16 update, 32 truncate.
-create or replace function storage_cleanup.triggers() returns table (of_table text, name text, function text, type smallint, enabled "char")
-language sql immutable
-as $$
-    select 'public.' || of_table, 'storage_cleanup_' || name, 'storage_cleanup.' || function, type::smallint, enabled::"char"
-    from (values
-        ('user_assets', 'asset_inserted', 'assets_written', 4, 'O'),
-        ('user_assets', 'asset_updated', 'assets_written', 16, 'O'),
-        ('user_assets', 'asset_deleted', 'assets_gone', 8, 'O'),
-        ('user_assets', 'asset_truncated', 'assets_gone', 32, 'O'),
-        ('user_assets', 'asset_applied', 'asset_applied', 1 + 4 + 8 + 16, 'R'),
-        ('render_jobs', 'job_inserted', 'jobs_written', 4, 'O'),
-        ('render_jobs', 'job_updated', 'jobs_written', 16, 'O'),
-        ('render_jobs', 'job_deleted', 'jobs_gone', 8, 'O'),
-        ('render_jobs', 'job_truncated', 'jobs_gone', 32, 'O'),
-        ('render_jobs', 'job_applied', 'job_applied', 1 + 4 + 8 + 16, 'R')) as wanted (of_table, name, function, type, enabled)
-$$;
-
--- Those that are missing, off or altered, with the statements that make them. Those for each row fire where the others don't:
--- for what replication or a restore applies.
-create or replace function storage_cleanup.missing_triggers() returns table (of_table text, name text, statement text)
-language sql stable security definer set search_path = ''
-as $$
-    select wanted.of_table, wanted.name, format(
-        'create or replace trigger %1$I after %2$s on %3$s %4$s for each %5$s execute function %6$s(); alter table %3$s enable %7$s trigger %1$I',
-        wanted.name, concat_ws(' or ', case when type & 4 > 0 then 'insert' end, case when type & 8 > 0 then 'delete' end,
-                               case when type & 16 > 0 then 'update' end, case when type & 32 > 0 then 'truncate' end),
-        wanted.of_table,
-        case when type in (4, 8, 16) then concat_ws(' ', 'referencing', case when type <> 4 then 'old table as old_rows' end,
-                                                    case when type <> 8 then 'new table as new_rows' end) end,
-        case when type & 1 > 0 then 'row' else 'statement' end, wanted.function, case wanted.enabled when 'R' then 'replica' end)
-    from storage_cleanup.triggers() as wanted
-    where not exists (
-        select from pg_trigger
-        where tgrelid = wanted.of_table::regclass and tgname = wanted.name and tgfoid = wanted.function::regproc
-          and tgtype = wanted.type and tgenabled = wanted.enabled and tgqual is null and tgattr::text = '')
-$$;
-
 -- Why nothing may be deleted: a code and a sentence a reason; no row when all is well.
 create or replace function storage_cleanup.distrust() returns table (code text, sentence text)
 language sql stable security definer set search_path = ''
@@ -49,13 +11,16 @@ as $$
     select 'mixed_owners', 'the functions of schema storage_cleanup belong to several roles: run database/install.sql as the owner of all'
     where (select count(distinct proowner) from pg_proc where pronamespace = 'storage_cleanup'::regnamespace) > 1
     union all
-    select 'guard', format('trigger %s on %s is missing, off or altered, and what it should see might be deleted: run database/install.sql',
-                           wanted.name, wanted.of_table)
-    from storage_cleanup.missing_triggers() as wanted
+    select 'guard', format('trigger %s on %s is %s, and what it should see might be deleted: run database/install.sql', name, of_table, fault)
+    from storage_cleanup.trigger_state() where fault is not null
     union all
-    select 'index', 'the index storage_cleanup_render_job_id is missing or invalid: run database/install.sql'
-    where not exists (select from pg_index
-                      where indexrelid = to_regclass('public.storage_cleanup_render_job_id') and indisvalid)
+    select 'index', format('the index %s is %s: run database/install.sql', name, fault)
+    from storage_cleanup.index_state() where fault is not null
+    union all
+    select code, sentence from storage_cleanup.unsuitable()
+    union all
+    select 'installing', 'an installation is at work, or was interrupted: wait for it, or run it again'
+    from storage_cleanup.gate where opens_at > now()
     union all
     select 'changed', 'the triggers or the tables have changed since everything was last compared: the next cycle compares'
     where storage_cleanup.fingerprint() is distinct from (select fingerprint from storage_cleanup.comparison)
@@ -64,12 +29,16 @@ as $$
     where pg_is_in_recovery()
 $$;
 
+-- Volatile, and in two statements: the lock that the first one keeps to the end is what an installation waits for, and the
+-- second one sees what was committed before it was granted.
 create or replace function storage_cleanup.assert_trust() returns void
-language plpgsql stable security definer set search_path = ''
+language plpgsql security definer set search_path = ''
 as $$
 declare
-    reasons text := (select string_agg(sentence, '; ') from storage_cleanup.distrust());
+    reasons text;
 begin
+    perform from storage_cleanup.gate;
+    reasons := (select string_agg(sentence, '; ') from storage_cleanup.distrust());
     if reasons is not null then
         raise exception using errcode = 'object_not_in_prerequisite_state', message = reasons;
     end if;

@@ -100,9 +100,10 @@ as $$
     where object is not null
 $$;
 
--- Notes what these assets mean now, instead of what they meant before. `are_new`: nothing is noted of them yet. `refuse`:
--- somebody is writing them, and may be told that it is too late.
-create or replace function storage_cleanup.note_assets(sources text[], assets jsonb[], are_new boolean, refuse boolean) returns void
+-- Notes what these assets mean now, instead of what they meant before. `mode`: 'new' when nothing is noted of them yet,
+-- 'change' when something else may be, 'add' to leave that. `refuse`: somebody is writing them, and may be told that it is too
+-- late.
+create or replace function storage_cleanup.note_assets(sources text[], assets jsonb[], mode text, refuse boolean) returns void
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
@@ -112,7 +113,7 @@ declare
     lost_jobs uuid[] := '{}';
     lost      bigint[] := '{}';
 begin
-    if not are_new then
+    if mode = 'change' then
         with said as materialized (select * from storage_cleanup.said_by(sources, assets)),
         unsaid as (
             delete from storage_cleanup.mention as known
@@ -141,14 +142,14 @@ begin
     with mentioned as (
         insert into storage_cleanup.mention (source, id, is_save)
         select source, job, is_save from storage_cleanup.said_by(sources, assets) as said
-        where are_new or not exists (select from storage_cleanup.mention as known
+        where mode = 'new' or not exists (select from storage_cleanup.mention as known
                                      where known.source = said.source and id = job and known.is_save = said.is_save)
         returning id
     ),
     meant as (
         insert into storage_cleanup.reference (source, object)
         select source, object from storage_cleanup.meant_by(sources, assets) as meant
-        where are_new or not exists (select from storage_cleanup.reference as known
+        where mode = 'new' or not exists (select from storage_cleanup.reference as known
                                      where known.source = meant.source and known.object = meant.object and job_id is null)
         returning object
     )
@@ -216,7 +217,7 @@ begin
         perform storage_cleanup.forget_assets(gone);
     end if;
     if sources is not null then
-        perform storage_cleanup.note_assets(sources, assets, tg_op = 'INSERT', true);
+        perform storage_cleanup.note_assets(sources, assets, case tg_op when 'INSERT' then 'new' else 'change' end, true);
     end if;
     return null;
 end $$;
@@ -245,7 +246,7 @@ begin
     end if;
     if tg_op <> 'DELETE' then
         perform storage_cleanup.note_assets(array[storage_cleanup.source(tg_relid, new.id::text)], array[to_jsonb(new)],
-                                            tg_op = 'INSERT', true);
+                                            case tg_op when 'INSERT' then 'new' else 'change' end, true);
     end if;
     return null;
 end $$;

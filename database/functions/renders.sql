@@ -10,9 +10,9 @@ create or replace function storage_cleanup.read_part(output_url text) returns te
 language sql immutable parallel safe
 return case when octet_length(output_url) > 8192 then substr(output_url, 1, 8192) || ' ' || octet_length(output_url) else output_url end;
 
--- Notes what these jobs point at now. What an asset needed through a job, it goes on to need when the job points elsewhere.
+-- Notes what these jobs point at now; `mode` is that of note_assets. What an asset needed through a job, it goes on to need when the job points elsewhere.
 create or replace function storage_cleanup.note_holders(
-    jobs uuid[], urls text[], are_new boolean, out taken bigint[], out former bigint[], out movers uuid[])
+    jobs uuid[], urls text[], mode text, out taken bigint[], out former bigint[], out movers uuid[])
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
@@ -22,14 +22,14 @@ begin
     ),
     stale as (
         delete from storage_cleanup.holder
-        where not are_new and job_id = any (jobs)
+        where mode = 'change' and job_id = any (jobs)
           and not exists (select from wanted where job = job_id and wanted.object = holder.object)
         returning job_id, object
     ),
     added as (
         insert into storage_cleanup.holder (job_id, object)
         select job, object from wanted
-        where are_new or not exists (select from storage_cleanup.holder as known where known.job_id = job and known.object = wanted.object)
+        where mode = 'new' or not exists (select from storage_cleanup.holder as known where known.job_id = job and known.object = wanted.object)
         returning job_id, object
     ),
     needed as (
@@ -44,7 +44,7 @@ begin
 end $$;
 
 -- Notes what these jobs point at, and which of them have completed.
-create or replace function storage_cleanup.note_jobs(jobs uuid[], urls text[], completed boolean[], are_new boolean) returns void
+create or replace function storage_cleanup.note_jobs(jobs uuid[], urls text[], completed boolean[], mode text) returns void
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
@@ -53,7 +53,7 @@ declare
     former  bigint[];
     movers  uuid[];
 begin
-    select * into taken, former, movers from storage_cleanup.note_holders(jobs, urls, are_new);
+    select * into taken, former, movers from storage_cleanup.note_holders(jobs, urls, mode);
     if taken <> '{}' or former <> '{}' then
         perform storage_cleanup.hold('{}', taken || former);
         -- A saved job must not move to a file that is being removed. One that isn't saved may: nobody can save it then.
@@ -68,7 +68,7 @@ begin
     select job, seen_at, seen_at, storage_cleanup.has_file(url) from unnest(jobs, urls, completed) as written (job, url, is_completed)
     where is_completed
     on conflict (job_id) do update set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null;
-    if not are_new then
+    if mode = 'change' then
         delete from storage_cleanup.candidate
         where job_id in (select job from unnest(jobs, completed) as written (job, is_completed) where is_completed is not true);
     end if;
@@ -109,7 +109,7 @@ begin
         perform storage_cleanup.forget_jobs(gone);
     end if;
     if jobs is not null then
-        perform storage_cleanup.note_jobs(jobs, urls, completed, tg_op = 'INSERT');
+        perform storage_cleanup.note_jobs(jobs, urls, completed, case tg_op when 'INSERT' then 'new' else 'change' end);
     end if;
     return null;
 end $$;
@@ -138,7 +138,7 @@ begin
        and (storage_cleanup.read_part(new.output_url), new.status = 'completed')
            is distinct from (storage_cleanup.read_part(old.output_url), old.status = 'completed') then
         perform storage_cleanup.note_jobs(array[new.id], array[storage_cleanup.read_part(new.output_url)],
-                                          array[new.status = 'completed'], false);
+                                          array[new.status = 'completed'], 'change');
     end if;
     return null;
 end $$;

@@ -1,15 +1,6 @@
 -- What the system remembers.
 
-create schema if not exists storage_cleanup;
-comment on schema storage_cleanup is 'Storage Cleanup: removes the render outputs that nobody saved.';
-revoke all on schema storage_cleanup from public;
-
--- The function deletes nothing when this number isn't the one that it was built for.
-create or replace function storage_cleanup.schema_version() returns integer
-language sql immutable parallel safe
-return 1;
-
-create table if not exists storage_cleanup.run (
+create table storage_cleanup.run (
     id             uuid primary key default gen_random_uuid(),
     started_at     timestamptz not null default clock_timestamp(),
     heartbeat_at   timestamptz not null default clock_timestamp(),
@@ -26,12 +17,12 @@ create table if not exists storage_cleanup.run (
     override_of    uuid,                 -- the plan that this run carried out
     summary        jsonb
 );
-create index if not exists run_by_start on storage_cleanup.run (started_at desc);
-create index if not exists run_found_good on storage_cleanup.run (started_at desc) where not dry_run and saved_assets is not null;
-create index if not exists run_unfinished on storage_cleanup.run (id) where status = 'running';
+create index run_by_start on storage_cleanup.run (started_at desc);
+create index run_found_good on storage_cleanup.run (started_at desc) where not dry_run and saved_assets is not null;
+create index run_unfinished on storage_cleanup.run (id) where status = 'running';
 
 -- The ledger: one row a job that was ever claimed. No foreign keys: the job is about to go, and rows are written in bulk.
-create table if not exists storage_cleanup.deletion (
+create table storage_cleanup.deletion (
     job_id          uuid primary key,
     run_id          uuid,
     state           text not null default 'released'
@@ -51,16 +42,16 @@ create table if not exists storage_cleanup.deletion (
 );
 -- Unfinished work only, so it stays small however long the history grows. It is read by plain index scans alone: they mark
 -- the entries of what is finished, which bitmap scans would read again and again until the next vacuum.
-create index if not exists deletion_unfinished on storage_cleanup.deletion (state, job_id)
+create index deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');
 -- The history, too: an asset may name a file that has gone.
-create index if not exists deletion_object on storage_cleanup.deletion (object) where state in ('claimed', 'file_deleted', 'done');
-create index if not exists deletion_bare on storage_cleanup.deletion (bare) where state in ('claimed', 'file_deleted');
-create index if not exists deletion_finished on storage_cleanup.deletion (updated_at)
+create index deletion_object on storage_cleanup.deletion (object) where state in ('claimed', 'file_deleted', 'done');
+create index deletion_bare on storage_cleanup.deletion (bare) where state in ('claimed', 'file_deleted');
+create index deletion_finished on storage_cleanup.deletion (updated_at)
     where state in ('done', 'released');
 
 -- Completed jobs that nobody has been seen to save. A superset of the orphans: each is checked before it is claimed.
-create table if not exists storage_cleanup.candidate (
+create table storage_cleanup.candidate (
     job_id        uuid primary key,
     since         timestamptz not null,   -- it is looked at when this is old enough: completed_at, or later
     completed_at  timestamptz not null,   -- its age counts from here: when the trigger saw it complete with this URL
@@ -68,11 +59,11 @@ create table if not exists storage_cleanup.candidate (
     reason        text,                   -- why it was kept when it was last looked at
     unsaved_at    timestamptz             -- when an asset that had kept it was last seen to let it go
 );
-create index if not exists candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
-create index if not exists candidate_unsaved on storage_cleanup.candidate (unsaved_at) where unsaved_at is not null;
+create index candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
+create index candidate_unsaved on storage_cleanup.candidate (unsaved_at) where unsaved_at is not null;
 
 -- What a dry run found: an override may delete these jobs and no others.
-create table if not exists storage_cleanup.plan_job (
+create table storage_cleanup.plan_job (
     run_id    uuid not null references storage_cleanup.run on delete cascade,
     job_id    uuid not null,
     has_file  boolean not null,
@@ -81,52 +72,69 @@ create table if not exists storage_cleanup.plan_job (
 
 -- The locks. An object, or a job, is held through the row that its hash names: a fixed number of rows, so that a save puts
 -- nothing in place that another save could wait for. Half empty, so that a claim's updates stay on their page.
-create table if not exists storage_cleanup.lock (
+create table storage_cleanup.lock (
     slot  integer primary key,
     n     bigint not null default 0
 ) with (fillfactor = 50);
-insert into storage_cleanup.lock (slot) select generate_series(0, 8191) on conflict do nothing;
+insert into storage_cleanup.lock (slot) select generate_series(0, 8191);
 
 -- Which objects the URL of a job means, under every reading that it allows. Kept here and not in an index on the
 -- application's table, so that updates of that table stay cheap.
-create table if not exists storage_cleanup.holder (
+create table storage_cleanup.holder (
     job_id  uuid not null,
     object  bigint not null
 );
-create index if not exists holder_job on storage_cleanup.holder (job_id);
-create index if not exists holder_object on storage_cleanup.holder (object);
+create index holder_job on storage_cleanup.holder (job_id);
+create index holder_object on storage_cleanup.holder (object);
 
 -- Every UUID in an asset, whether or not a job has that id yet: any of them may name a job. No unique key, here or in the
 -- next table: an asset's trigger and a job's could wait for each other at it.
-create table if not exists storage_cleanup.mention (
+create table storage_cleanup.mention (
     source   text not null,               -- the row that says so: table and id
     id       uuid not null,
     is_save  boolean not null             -- in the place where saves are documented to be: metadata ->> 'render_job_id'
 );
-create index if not exists mention_source on storage_cleanup.mention (source);
-create index if not exists mention_id on storage_cleanup.mention (id);
-create index if not exists mention_save on storage_cleanup.mention (is_save) where is_save;
+create index mention_source on storage_cleanup.mention (source);
+create index mention_id on storage_cleanup.mention (id);
+create index mention_save on storage_cleanup.mention (is_save) where is_save;
 
 -- Which objects an asset needs: those of the jobs that it names, as their URLs were at that moment and at each change since,
 -- and those that its own texts may mean. It outlives the job.
-create table if not exists storage_cleanup.reference (
+create table storage_cleanup.reference (
     source  text not null,
     object  bigint not null,
     job_id  uuid                          -- the job through which; NULL: the asset says so itself
 );
-create index if not exists reference_source on storage_cleanup.reference (source);
-create index if not exists reference_object on storage_cleanup.reference (object);
+create index reference_source on storage_cleanup.reference (source);
+create index reference_object on storage_cleanup.reference (object);
 
 -- When everything was last compared, and what the triggers and tables were like then: one row.
-create table if not exists storage_cleanup.comparison (
+create table storage_cleanup.comparison (
     singleton    boolean primary key default true check (singleton),
     last_at      timestamptz,
     fingerprint  text
 );
-insert into storage_cleanup.comparison default values on conflict do nothing;
+insert into storage_cleanup.comparison default values;
+
+-- Claims may be made in transactions that begin after this: an installation that changes functions stops them meanwhile. One row.
+create table storage_cleanup.gate (
+    singleton  boolean primary key default true check (singleton),
+    opens_at   timestamptz not null default '-infinity'
+);
+insert into storage_cleanup.gate default values;
+
+-- How far the first look at what was there before the triggers has come: one row.
+create table storage_cleanup.first_look (
+    singleton    boolean primary key default true check (singleton),
+    of_table     text not null default 'render_jobs',
+    block        bigint not null default 0,
+    fingerprint  text,                    -- what triggers and tables were like when it began
+    done_at      timestamptz
+);
+insert into storage_cleanup.first_look default values;
 
 -- What lay in Storage, a row a day and bucket: the trend that reports draw.
-create table if not exists storage_cleanup.usage (
+create table storage_cleanup.usage (
     day        date not null,              -- UTC
     bucket_id  text not null,
     objects    bigint not null,

@@ -563,6 +563,7 @@ def _altered(ground: Ground, name: str, alter: Callable[[str], str]) -> Database
     database = ground.create(name)
     with database.connect() as connection:
         connection.execute(alter(INSTALL).encode())
+        connection.execute("update storage_cleanup.gate set opens_at = now()")  # nobody was at work before
     return database
 
 

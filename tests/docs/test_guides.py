@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from database.install import install
+from database.status import status
 from local.application import Application
 from local.clock import PRODUCTION, Clock
 from local.functions import RULE, Functions, function_for
@@ -99,6 +101,10 @@ class Reader:
     def _make(self, words: list[str]) -> None:
         """Look that the target exists (tests of their own run it); an event goes through the function at once."""
         target, *variables = words
+        if target == "install-database":
+            install(self._servers.database.url())
+        elif target == "database-status":
+            assert [part for part, fault in status(self._servers.database.url()) if fault] == []
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"make {target}"
         for variable in variables:
             name, _, value = variable.partition("=")

@@ -7,10 +7,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+import psycopg
 import pytest
 
 from local.application import Application
 from local.functions import RULE, Context, load_function
+from local.postgres import ROOT, Database, Postgres
 from local.stack import PARAMETER_PATH
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.limits import HttpPatience
@@ -133,3 +135,25 @@ def health(
         return dict(json.loads(json.dumps(answer)))
 
     return invoke
+
+
+@pytest.fixture(scope="module", params=[16, 18])
+def cluster(request: pytest.FixtureRequest, stack_directory: Path) -> Iterator[Postgres]:
+    """A cluster of the oldest and of the newest version that the wheel has."""
+    with Postgres(stack_directory / f"install-{request.param}", request.param) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def project(cluster: Postgres, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A Supabase project with the application's tables, and nothing of ours."""
+    name = "project"
+    with psycopg.connect(cluster.url("supabase_admin"), autocommit=True) as admin:
+        admin.execute(f"create database {name} owner postgres")
+        database = Database(cluster, name)
+        with database.connect("supabase_admin") as superuser:
+            superuser.execute((ROOT / "local" / "sql" / "supabase.sql").read_bytes())
+        with database.connect() as owner:
+            owner.execute((ROOT / "local" / "sql" / "application.sql").read_bytes())
+        yield database
+        admin.execute(f"drop database {name} with (force)")

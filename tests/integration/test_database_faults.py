@@ -123,6 +123,33 @@ def test_a_schema_that_is_not_whole_deletes_nothing_and_says_what_to_run(
     assert "run database/install.sql" in answer["message"]
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("create table old_assets () inherits (user_assets)", "public.user_assets has a child, public.old_assets"),
+        ("create table old_jobs () inherits (render_jobs)", "public.render_jobs has a child, public.old_jobs"),
+        (
+            "create table all_jobs (like render_jobs) partition by range (created_at);"
+            "alter table all_jobs attach partition render_jobs default",
+            "public.render_jobs is a child or partition of public.all_jobs",
+        ),
+        (
+            "alter table render_jobs drop constraint render_jobs_pkey",
+            "public.render_jobs.id has neither a primary key nor a unique index",
+        ),
+    ],
+)
+def test_a_table_that_can_no_longer_be_guarded_stops_cycles(
+    application: Application, cleanup: Cleanup, servers: Servers, change: str, sentence: str
+) -> None:
+    """A child's rows pass by the triggers: what they save would look like an orphan."""
+    application.render_many(3)
+    servers.execute(change)
+    answer = cleanup()
+    nothing_happened(answer, application, files=3)
+    assert sentence in answer["message"]
+
+
 def test_a_database_that_cannot_be_reached_fails_the_run_and_keeps_its_password(
     application: Application, cleanup: Cleanup, configure: Configure
 ) -> None:

@@ -303,6 +303,12 @@ CASES: list[Case] = [
         "Cycles delete nothing until this is repaired: trigger storage_cleanup_job_inserted on public.render_jobs",
     ),
     (
+        "guard",
+        executes("create table public.archived_assets () inherits (user_assets)"),
+        "critical",
+        "public.user_assets has a child, public.archived_assets, whose rows pass by its triggers",
+    ),
+    (
         "comparison",
         executes("alter table user_assets add column poster text"),
         "warning",
@@ -312,7 +318,7 @@ CASES: list[Case] = [
         "indexes",
         executes("drop index storage_cleanup_render_job_id"),
         "critical",
-        "storage_cleanup_render_job_id missing or invalid",
+        "storage_cleanup_render_job_id missing, invalid or outdated",
     ),
     (
         "foreign_keys",

@@ -2,58 +2,15 @@
 
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from psycopg import errors as pg
 
-from local.postgres import Database, Postgres
+from local.postgres import Database
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
-
-ROOT = Path(__file__).resolve().parents[2]
-INSTALL, UNINSTALL = ROOT / "database" / "install.sql", ROOT / "database" / "uninstall.sql"
-
-
-@pytest.fixture(scope="module", params=[16, 18])
-def cluster(request: pytest.FixtureRequest, stack_directory: Path) -> Iterator[Postgres]:
-    """A cluster of the oldest and of the newest version that the wheel has."""
-    with Postgres(stack_directory / f"install-{request.param}", request.param) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def project(cluster: Postgres, request: pytest.FixtureRequest) -> Iterator[Database]:
-    """A Supabase project with the application's tables, and nothing of ours."""
-    name = "project"
-    with psycopg.connect(cluster.url("supabase_admin"), autocommit=True) as admin:
-        admin.execute(f"create database {name} owner postgres")
-        database = Database(cluster, name)
-        with database.connect("supabase_admin") as superuser:
-            superuser.execute((ROOT / "local" / "sql" / "supabase.sql").read_bytes())
-        with database.connect() as owner:
-            owner.execute((ROOT / "local" / "sql" / "application.sql").read_bytes())
-        yield database
-        admin.execute(f"drop database {name} with (force)")
-
-
-def run(database: Database, script: Path) -> None:
-    """Run a script as the SQL editor does: the whole text in one request."""
-    with database.connect() as owner:
-        owner.execute(script.read_bytes())
-
-
-def dump(database: Database) -> str:
-    """Return everything that is in the database, as SQL."""
-    output = subprocess.run(
-        [database.postgres.program("pg_dump"), "--restrict-key=same", database.url("supabase_admin")],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return output.stdout
+from tests.integration.installing import INSTALL, UNINSTALL, dump, run
 
 
 def test_installing_twice_changes_nothing(project: Database) -> None:

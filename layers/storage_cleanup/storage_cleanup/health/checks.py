@@ -144,7 +144,7 @@ CHECKS = (
         found.indexes,
         {"invalid": []},
         ok="All {number} indexes are there and valid and used.",
-        critical=f"{{value[invalid]}} missing or invalid, so cycles are slow or refuse to work: {_INSTALL}.",
+        critical=f"{{value[invalid]}} missing, invalid or outdated, so cycles refuse to work: {_INSTALL}.",
         cases={
             "unused": (
                 _OK,

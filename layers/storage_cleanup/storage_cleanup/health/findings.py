@@ -160,7 +160,7 @@ def seconds(value: float | None) -> Found:
 
 
 def indexes(sources: Sources) -> Found:
-    """Return how often each index was used, and those that are missing or invalid."""
+    """Return how often each index was used, and those that are missing, invalid or outdated."""
     indexes = sources.ask(Observer.indexes)
     invalid = [index.name for index in indexes if not index.is_valid]
     unused = [index.name for index in indexes if not index.used]
