@@ -20,7 +20,7 @@ from psycopg import errors as pg
 from database import install as module
 from database import status as status_module
 from database.bundle import ONE_AT_A_TIME, ROOM, Room
-from database.install import Installation, RefusedError, install, session
+from database.install import Connection, Installation, RefusedError, install, session
 from database.status import status
 from local.postgres import ROOT, Database
 from tests.integration.installing import UNINSTALL, dump, run
@@ -119,6 +119,12 @@ class Background:
                 heard.append(self._lines.get(timeout=0.1))
 
 
+def two_rows_a_block(owner: Connection, table: str) -> None:
+    """Make each row so long that a block takes no third one."""
+    owner.execute(f"alter table {table} add padding char(3000) default 'x'".encode())
+    owner.execute(f"alter table {table} alter padding set storage plain".encode())
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         time.sleep(0.01)
@@ -177,9 +183,8 @@ def test_columns_that_only_health_reads_are_looked_for_at_the_first_installation
 def test_what_was_there_before_is_found_in_slices(project: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SLICE", 1)
     with project.connect() as owner:
-        for table in ("render_jobs", "user_assets"):  # so that a block takes two rows at most
-            owner.execute(f"alter table {table} add padding char(3000) default 'x'".encode())
-            owner.execute(f"alter table {table} alter padding set storage plain".encode())
+        two_rows_a_block(owner, "render_jobs")
+        two_rows_a_block(owner, "user_assets")
         for _ in range(10):
             owner.execute(ONE_RENDER)
         owner.execute("insert into render_jobs (user_id, status) values (gen_random_uuid(), 'running')")
@@ -194,6 +199,50 @@ def test_what_was_there_before_is_found_in_slices(project: Database, monkeypatch
         owner.execute("truncate storage_cleanup.candidate")
         owner.execute("select storage_cleanup.compare('epoch')")
         assert owner.execute("select job_id from storage_cleanup.candidate order by 1").fetchall() == found
+
+
+@pytest.mark.parametrize(
+    ("table", "insert", "moving"),
+    [
+        (
+            "user_assets",
+            "insert into user_assets (user_id, asset_type, metadata) "
+            """select gen_random_uuid(), 'x', '{"file": "images/a.png"}' from generate_series(1, 6)""",
+            "title = title",
+        ),
+        (
+            "render_jobs",
+            "insert into render_jobs (user_id, status, output_url) "
+            "select gen_random_uuid(), 'x', 'images/a.png' from generate_series(1, 6)",
+            "progress = 50",
+        ),
+    ],
+)
+def test_a_row_that_moves_to_where_the_first_look_has_been_is_found(
+    project: Database, table: str, insert: str, moving: str
+) -> None:
+    """What is read of it doesn't change, so its trigger notes nothing."""
+    next_slice = "select storage_cleanup.look_at_slice(1)"
+    noted = (
+        "select count(*) from (select job_id::text from storage_cleanup.holder "
+        "union select source from storage_cleanup.reference) as noted"
+    )
+    with project.connect() as owner:
+        two_rows_a_block(owner, table)
+        by_tool(project)
+        owner.execute(insert.encode())
+        owner.execute(f"delete from {table} where ctid = '(0,1)'".encode())
+        owner.execute(f"vacuum {table}".encode())
+        owner.execute("truncate storage_cleanup.holder, storage_cleanup.mention, storage_cleanup.reference")
+        owner.execute("update storage_cleanup.first_look set fingerprint = null, done_at = null")
+        while owner.execute("select of_table, block from storage_cleanup.first_look").fetchone() != (table, 1):
+            owner.execute(next_slice)
+        owner.execute(f"update {table} set {moving} where ctid = '(2,2)'".encode())
+        assert owner.execute(f"select max(ctid) < '(2,2)', count(*) from {table}".encode()).fetchone() == (True, 5)
+        assert owner.execute(noted).fetchone() == (1,)
+        while owner.execute(next_slice).fetchone() == (True,):
+            pass
+        assert owner.execute(noted).fetchone() == (5,)
 
 
 def test_what_a_trigger_missed_is_found_when_it_is_made_again(project: Database) -> None:
@@ -447,9 +496,7 @@ def test_nothing_is_claimed_without_an_index_until_it_is_repaired(
         ),
     ],
 )
-def test_a_trigger_that_is_different_is_made_again(
-    project: Database, damage: str, of_trigger: str, fault: str
-) -> None:
+def test_a_trigger_that_is_different_is_made_again(project: Database, damage: str, of_trigger: str, fault: str) -> None:
     by_tool(project)
     whole = dump(project, "--schema-only")
     with project.connect() as owner:
@@ -468,7 +515,10 @@ def test_a_trigger_that_is_different_is_made_again(
 def test_what_other_functions_have_read_is_not_believed_until_it_is_read_again(
     project: Database, way: Callable[[Database], object]
 ) -> None:
-    needed = "select storage_cleanup.needed_among(array['images/a.png'])"
+    noted = (
+        "select exists (select from storage_cleanup.holder where object = storage_cleanup.hash('images/a.png')), "
+        "exists (select from storage_cleanup.needed_among(array['images/a.png']))"
+    )
     by_tool(project)
     with project.connect() as owner:
         owner.execute(
@@ -476,18 +526,21 @@ def test_what_other_functions_have_read_is_not_believed_until_it_is_read_again(
             "language sql immutable strict parallel safe return array['an answer of another release']"
         )
         owner.execute(
+            "insert into render_jobs (user_id, status, output_url) values (gen_random_uuid(), 'x', 'images/a.png')"
+        )
+        owner.execute(
             "insert into user_assets (user_id, asset_type, metadata) "
             """values (gen_random_uuid(), 'x', '{"file": "images/a.png"}')"""
         )
         owner.execute("select storage_cleanup.compare_if_due()")
         assert is_trusted(project)
-        assert owner.execute(needed).fetchall() == []
+        assert owner.execute(noted).fetchall() == [(False, False)]
         with session(project.url()) as connection, connection.transaction():
             Installation(connection, Room(), lambda _: None).replace_functions()
         assert not is_trusted(project)
         way(project)
         assert is_trusted(project)
-        assert owner.execute(needed).fetchall() == [("images/a.png",)]
+        assert owner.execute(noted).fetchall() == [(True, True)]
 
 
 # -- migrations --------------------------------------------------------------------------------------------------------
