@@ -126,7 +126,8 @@ $$;
 
 -- Compares what is noted with everything that there is: what the triggers missed (they were off, or a table was truncated)
 -- is noted now. Returns how many jobs it found. Nobody has seen these complete; `seen_at` is the earliest from which their
--- age may count. Rows that somebody is writing are left to their own trigger.
+-- age may count. Of rows that somebody holds, and may be writing, nothing is taken away: that is left to their own trigger.
+-- But what they say is noted, for whoever holds them may leave them as they are.
 create or replace function storage_cleanup.compare(seen_at timestamptz) returns bigint
 language plpgsql security definer set search_path = '' set work_mem = '64MB'
 as $$
@@ -143,6 +144,8 @@ begin
     for i in 1 .. cardinality(jobs) by 5000 loop
         perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'change')
         from (select * from public.render_jobs where id = any (jobs[i : i + 4999]) for share skip locked) as job;
+        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
+        from public.render_jobs where id = any (jobs[i : i + 4999]);
     end loop;
 
     perform storage_cleanup.forget_assets(array(
@@ -154,6 +157,9 @@ begin
         perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'change', false)
         from (select storage_cleanup.source(of_assets, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
               where storage_cleanup.source(of_assets, id::text) = any (differing[i : i + 4999]) for share skip locked) as asset;
+        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'add', false)
+        from (select storage_cleanup.source(of_assets, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
+              where storage_cleanup.source(of_assets, id::text) = any (differing[i : i + 4999])) as asset;
     end loop;
     insert into storage_cleanup.reference (source, object, job_id)
     select distinct source, object, job_id from storage_cleanup.mention join storage_cleanup.holder on job_id = id

@@ -26,6 +26,17 @@ from local.postgres import ROOT, Database
 from tests.integration.installing import UNINSTALL, dump, run
 
 ONE_RENDER = "insert into render_jobs (user_id, status) values (gen_random_uuid(), 'completed')"
+ONE_RENDER_WITH_FILE = (
+    "insert into render_jobs (user_id, status, output_url) values (gen_random_uuid(), 'x', 'images/a.png')"
+)
+ONE_ASSET_WITH_FILE = (
+    "insert into user_assets (user_id, asset_type, metadata) "
+    """values (gen_random_uuid(), 'x', '{"file": "images/a.png"}')"""
+)
+IS_NOTED = (
+    "select exists (select from storage_cleanup.holder where object = storage_cleanup.hash('images/a.png')), "
+    "exists (select from storage_cleanup.needed_among(array['images/a.png']))"
+)
 TERMINATE = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'storage_cleanup'"
 UNSUITABLE = {
     "id is a number": (
@@ -199,6 +210,19 @@ def test_what_was_there_before_is_found_in_slices(project: Database, monkeypatch
         owner.execute("truncate storage_cleanup.candidate")
         owner.execute("select storage_cleanup.compare('epoch')")
         assert owner.execute("select job_id from storage_cleanup.candidate order by 1").fetchall() == found
+
+
+@BOTH_WAYS
+def test_what_somebody_holds_and_leaves_as_it_is_is_noted_as_well(
+    project: Database, way: Callable[[Database], object]
+) -> None:
+    with project.connect() as owner, project.connect(autocommit=False) as application:
+        owner.execute(f"{ONE_RENDER_WITH_FILE}; {ONE_ASSET_WITH_FILE}".encode())
+        application.execute("select from render_jobs, user_assets for update")
+        way(project)
+        application.rollback()
+        assert is_trusted(project)
+        assert owner.execute(IS_NOTED).fetchone() == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -515,32 +539,22 @@ def test_a_trigger_that_is_different_is_made_again(project: Database, damage: st
 def test_what_other_functions_have_read_is_not_believed_until_it_is_read_again(
     project: Database, way: Callable[[Database], object]
 ) -> None:
-    noted = (
-        "select exists (select from storage_cleanup.holder where object = storage_cleanup.hash('images/a.png')), "
-        "exists (select from storage_cleanup.needed_among(array['images/a.png']))"
-    )
     by_tool(project)
     with project.connect() as owner:
         owner.execute(
             "create or replace function storage_cleanup.readings(value text) returns text[] "
             "language sql immutable strict parallel safe return array['an answer of another release']"
         )
-        owner.execute(
-            "insert into render_jobs (user_id, status, output_url) values (gen_random_uuid(), 'x', 'images/a.png')"
-        )
-        owner.execute(
-            "insert into user_assets (user_id, asset_type, metadata) "
-            """values (gen_random_uuid(), 'x', '{"file": "images/a.png"}')"""
-        )
+        owner.execute(f"{ONE_RENDER_WITH_FILE}; {ONE_ASSET_WITH_FILE}".encode())
         owner.execute("select storage_cleanup.compare_if_due()")
         assert is_trusted(project)
-        assert owner.execute(noted).fetchall() == [(False, False)]
+        assert owner.execute(IS_NOTED).fetchone() == (False, False)
         with session(project.url()) as connection, connection.transaction():
             Installation(connection, Room(), lambda _: None).replace_functions()
         assert not is_trusted(project)
         way(project)
         assert is_trusted(project)
-        assert owner.execute(noted).fetchall() == [(True, True)]
+        assert owner.execute(IS_NOTED).fetchone() == (True, True)
 
 
 # -- migrations --------------------------------------------------------------------------------------------------------
