@@ -157,6 +157,7 @@ create table storage_cleanup.deletion (
     object_name     text,
     object          bigint,               -- the object's hash: storage_cleanup.hash('bucket/name')
     bare            bigint,               -- the hash of its name in whichever bucket
+    version         text,                 -- which upload it was: storage_cleanup.version()
     bytes           bigint not null default 0,
     attempts        integer not null default 0,
     last_error      text,
@@ -477,6 +478,11 @@ begin
         select piece[1]::uuid
         from regexp_matches(reference, '[0-9a-fA-F]{4}(?:-?[0-9a-fA-F]{4}){7}', 'g') as piece);
 end $$;
+
+-- Which upload an object is: another one under the same name is another object.
+create or replace function storage_cleanup.version(id uuid, version text) returns text
+language sql immutable parallel safe
+return id::text || coalesce('/' || version, '');
 
 -- The size in an object's metadata, which anybody may have written: 0 for what can't be one (a fraction, text, 10 TB).
 create or replace function storage_cleanup.size_of(metadata jsonb) returns bigint
@@ -1610,7 +1616,7 @@ $$;
 create or replace function storage_cleanup.decide(
     jobs uuid[], keys text[], foreign_urls text[], max_age interval, grace interval, owners_only boolean, keep_dependents boolean,
     plan uuid, free uuid[], free_keys text[])
-returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text, completed_at timestamptz)
+returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text, completed_at timestamptz, version text)
 language plpgsql stable security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -1642,6 +1648,7 @@ begin
                stored.id is not null as present,
                greatest(stored.created_at, stored.updated_at) as touched_at,
                storage_cleanup.size_of(stored.metadata) as size,
+               storage_cleanup.version(stored.id, stored.version) as version,
                -- Whoever uploaded it; for what the service role did, whoever's folder it lies in.
                coalesce(stored.owner_id, stored.owner::text, (string_to_array(stored.name, '/'))[1]) as owner
         from (select distinct unnest(keys) as key) as wanted
@@ -1711,13 +1718,13 @@ begin
     )
     select id, decided.outcome, bucket, name, size,
            case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url::text end,
-           decided.completed_at
+           decided.completed_at, decided.version
     from decided
     where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
     union all
-    select id, 'shared_by_many', null, null, 0, null, null from unnest(jobs, keys) as asked (id, key) where key = any (crowded)
+    select id, 'shared_by_many', null, null, 0, null, null, null from unnest(jobs, keys) as asked (id, key) where key = any (crowded)
     union all
-    select id, 'job_changed', null, null, 0, null, null      -- its URL isn't what it was when the page was read
+    select id, 'job_changed', null, null, 0, null, null, null      -- its URL isn't what it was when the page was read
     from unnest(jobs, keys) as asked (id, key)
     where key <> all (crowded) and not exists (select from decided where decided.id = asked.id);
 end $$;
@@ -1769,16 +1776,17 @@ begin
     ),
     ledgered as (
         insert into storage_cleanup.deletion as ledger
-            (job_id, run_id, state, bucket_id, object_name, object, bare, bytes, job, completed_at)
+            (job_id, run_id, state, bucket_id, object_name, object, bare, version, bytes, job, completed_at)
         select decided.job_id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end,
                decided.bucket_id, decided.object_name,
                storage_cleanup.hash(decided.bucket_id || '/' || decided.object_name), storage_cleanup.hash('*/' || decided.object_name),
-               decided.bytes, storage_cleanup.without_long_values(to_jsonb(job.*)), decided.completed_at
+               decided.version, decided.bytes, storage_cleanup.without_long_values(to_jsonb(job.*)), decided.completed_at
         from decided join public.render_jobs as job on id = decided.job_id
         where outcome in ('claimed', 'already_missing') and not dry_run
         on conflict (job_id) do update
             set run_id = excluded.run_id, state = excluded.state, bucket_id = excluded.bucket_id,
-                object_name = excluded.object_name, object = excluded.object, bare = excluded.bare, bytes = excluded.bytes,
+                object_name = excluded.object_name, object = excluded.object, bare = excluded.bare,
+                version = excluded.version, bytes = excluded.bytes,
                 job = excluded.job, completed_at = excluded.completed_at,
                 attempts = 0, last_error = null, attempted_at = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
@@ -1799,6 +1807,22 @@ end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/confirm.sql
+
+-- Which of these claims are of an object that is another upload by now, or of a job that was rendered again since?
+create or replace function storage_cleanup.replaced_among(jobs uuid[]) returns setof uuid
+language sql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+    select claim.job_id
+    from unnest(jobs) as asked (job_id)
+    cross join lateral (
+        select * from storage_cleanup.deletion as ledger where ledger.job_id = asked.job_id and state = 'claimed' limit 1) as claim
+    left join lateral (
+        select id, object.version from storage.objects as object
+        where object.bucket_id = claim.bucket_id and object.name = claim.object_name limit 1) as stored on true
+    left join public.render_jobs as job on job.id = claim.job_id
+    left join storage_cleanup.candidate as again on again.job_id = claim.job_id
+    where storage_cleanup.version(stored.id, stored.version) <> claim.version or job.status <> 'completed' or again.completed_at > claim.claimed_at
+$$;
 
 -- The next claims whose run has ended or died, locked.
 create or replace function storage_cleanup.abandoned(this_run uuid, batch_size integer) returns setof uuid
@@ -1824,6 +1848,7 @@ declare
     adopted uuid[];
     keys    text[];
     holders uuid[];
+    replaced uuid[];
     needed  text[];      -- objects that somebody saved, by whatever job
     saved   uuid[];
 begin
@@ -1857,17 +1882,19 @@ begin
     saved := array(select deletion.job_id from storage_cleanup.deletion
                    where deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
     perform storage_cleanup.release(saved, 'saved');
+    replaced := array(select unnest(array(select storage_cleanup.replaced_among(adopted))) except select unnest(saved));
+    perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with given_up as (
         select deletion.job_id, deletion.bucket_id, deletion.object_name from storage_cleanup.deletion
-        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved) and attempts >= 5
+        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced) and attempts >= 5
     ),
     released as (
         select storage_cleanup.release(array_agg(job_id), 'stuck') from given_up
     ),
     resumed as (
         update storage_cleanup.deletion set run_id = this_run, updated_at = clock_timestamp()
-        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved)
+        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced)
           and deletion.job_id not in (select job_id from given_up)
         returning deletion.job_id, deletion.bucket_id, deletion.object_name, deletion.bytes
     )
@@ -1876,7 +1903,9 @@ begin
     select job_id, 'stuck', bucket_id, object_name, 0 from given_up cross join (select count(*) from released) as done
     union all
     select job, case when job = any (holders) then 'saved' else 'shared_with_kept_job' end, null, null, 0
-    from unnest(saved) as job;
+    from unnest(saved) as job
+    union all
+    select job, 'rendered_again', null, null, 0 from unnest(replaced) as job;
 end $$;
 
 -- Gives claims back: the job can be saved again, and is looked at again later. Only for claims whose removal was never
@@ -1937,15 +1966,20 @@ begin
     return cardinality(abandoned);
 end $$;
 
--- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which.
+-- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which. Where
+-- another upload has taken the name meanwhile, that one isn't ours: the claim is given back.
 create or replace function storage_cleanup.settle(this_run uuid, jobs uuid[], error text)
-returns table (job_id uuid, gone boolean)
+returns table (job_id uuid, gone boolean, is_replaced boolean)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    replaced uuid[];
 begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.beat(this_run);
+    replaced := array(select storage_cleanup.replaced_among(jobs));
+    perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with checked as materialized (      -- one look into each index for each job, whatever the planner thinks of the ledger
         select claim.job_id, stored.id is null as gone
@@ -1964,7 +1998,8 @@ begin
         last_error = case when not gone then coalesce(error, 'Storage answered, but the object is still there') end
     from checked
     where deletion.job_id = checked.job_id and deletion.state = 'claimed'
-    returning deletion.job_id, gone;
+    returning deletion.job_id, gone, false;
+    return query select unnest(replaced), false, true;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------

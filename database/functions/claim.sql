@@ -11,7 +11,7 @@
 create or replace function storage_cleanup.decide(
     jobs uuid[], keys text[], foreign_urls text[], max_age interval, grace interval, owners_only boolean, keep_dependents boolean,
     plan uuid, free uuid[], free_keys text[])
-returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text, completed_at timestamptz)
+returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text, completed_at timestamptz, version text)
 language plpgsql stable security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -43,6 +43,7 @@ begin
                stored.id is not null as present,
                greatest(stored.created_at, stored.updated_at) as touched_at,
                storage_cleanup.size_of(stored.metadata) as size,
+               storage_cleanup.version(stored.id, stored.version) as version,
                -- Whoever uploaded it; for what the service role did, whoever's folder it lies in.
                coalesce(stored.owner_id, stored.owner::text, (string_to_array(stored.name, '/'))[1]) as owner
         from (select distinct unnest(keys) as key) as wanted
@@ -112,13 +113,13 @@ begin
     )
     select id, decided.outcome, bucket, name, size,
            case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url::text end,
-           decided.completed_at
+           decided.completed_at, decided.version
     from decided
     where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
     union all
-    select id, 'shared_by_many', null, null, 0, null, null from unnest(jobs, keys) as asked (id, key) where key = any (crowded)
+    select id, 'shared_by_many', null, null, 0, null, null, null from unnest(jobs, keys) as asked (id, key) where key = any (crowded)
     union all
-    select id, 'job_changed', null, null, 0, null, null      -- its URL isn't what it was when the page was read
+    select id, 'job_changed', null, null, 0, null, null, null      -- its URL isn't what it was when the page was read
     from unnest(jobs, keys) as asked (id, key)
     where key <> all (crowded) and not exists (select from decided where decided.id = asked.id);
 end $$;
@@ -170,16 +171,17 @@ begin
     ),
     ledgered as (
         insert into storage_cleanup.deletion as ledger
-            (job_id, run_id, state, bucket_id, object_name, object, bare, bytes, job, completed_at)
+            (job_id, run_id, state, bucket_id, object_name, object, bare, version, bytes, job, completed_at)
         select decided.job_id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end,
                decided.bucket_id, decided.object_name,
                storage_cleanup.hash(decided.bucket_id || '/' || decided.object_name), storage_cleanup.hash('*/' || decided.object_name),
-               decided.bytes, storage_cleanup.without_long_values(to_jsonb(job.*)), decided.completed_at
+               decided.version, decided.bytes, storage_cleanup.without_long_values(to_jsonb(job.*)), decided.completed_at
         from decided join public.render_jobs as job on id = decided.job_id
         where outcome in ('claimed', 'already_missing') and not dry_run
         on conflict (job_id) do update
             set run_id = excluded.run_id, state = excluded.state, bucket_id = excluded.bucket_id,
-                object_name = excluded.object_name, object = excluded.object, bare = excluded.bare, bytes = excluded.bytes,
+                object_name = excluded.object_name, object = excluded.object, bare = excluded.bare,
+                version = excluded.version, bytes = excluded.bytes,
                 job = excluded.job, completed_at = excluded.completed_at,
                 attempts = 0, last_error = null, attempted_at = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
