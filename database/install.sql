@@ -652,19 +652,21 @@ end $$;
 --     without the update, a save above read committed that waited would go on with a snapshot from before the claim; with
 --     it, the save fails to serialize.
 
+create or replace function storage_cleanup.slot(job uuid) returns integer
+language sql immutable strict parallel safe
+return (uuid_hash_extended(job, 0) & 8191)::integer;
+
 -- The rows of the locks for these jobs and objects.
 create or replace function storage_cleanup.slots(jobs uuid[], objects bigint[]) returns integer[]
 language sql immutable parallel safe
-return array(select (uuid_hash_extended(job, 0) & 8191)::integer from unnest(jobs) as job
+return array(select storage_cleanup.slot(job) from unnest(jobs) as job
              union select (object & 8191)::integer from unnest(objects) as object);
 
 create or replace function storage_cleanup.hold(jobs uuid[], objects bigint[]) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
-declare
-    wanted integer[] := storage_cleanup.slots(jobs, objects);
 begin
-    perform from storage_cleanup.lock where slot = any (wanted) order by slot for key share;
+    perform from storage_cleanup.lock where slot = any (storage_cleanup.slots(jobs, objects)) order by slot for key share;
 end $$;
 
 -- Takes what nobody holds, and returns it.
@@ -697,7 +699,7 @@ return case when octet_length(output_url) > 8192 then substr(output_url, 1, 8192
 -- Notes what these jobs point at now; `mode` is that of note_assets. What an asset needed through a job, it goes on to need when the job points elsewhere.
 create or replace function storage_cleanup.note_holders(
     jobs uuid[], urls text[], mode text, out taken bigint[], out former bigint[], out movers uuid[])
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 begin
     with wanted as materialized (
@@ -729,7 +731,7 @@ end $$;
 
 -- Notes what these jobs point at, and which of them have completed.
 create or replace function storage_cleanup.note_jobs(jobs uuid[], urls text[], completed boolean[], mode text) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     seen_at constant timestamptz := clock_timestamp();
@@ -760,7 +762,7 @@ end $$;
 
 -- Forgets jobs that are gone; what assets needed through them, they go on to need.
 create or replace function storage_cleanup.forget_jobs(jobs uuid[]) returns void
-language sql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language sql
 as $$
     with stale as (delete from storage_cleanup.holder where job_id = any (jobs) returning job_id, object),
          forgotten as (delete from storage_cleanup.candidate where job_id = any (jobs))
@@ -771,7 +773,7 @@ as $$
 $$;
 
 create or replace function storage_cleanup.jobs_written() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
     jobs      uuid[];
@@ -799,7 +801,7 @@ begin
 end $$;
 
 create or replace function storage_cleanup.jobs_gone() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' then
@@ -812,7 +814,7 @@ begin
 end $$;
 
 create or replace function storage_cleanup.job_applied() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then
@@ -838,7 +840,8 @@ return greatest(coalesce(created_at, now()), 'epoch');
 -- What assets need. An asset that is written notes every job and every object that it may mean, takes their locks, and only
 -- then looks for a claim: one that comes too late is an error, never a broken asset.
 --
--- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves.
+-- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves. Whose
+-- rights and settings apply, the triggers say, and what they call goes by that: saying it in each took a third of the time.
 
 -- How a row of the application is called where it is noted.
 create or replace function storage_cleanup.source(of_table oid, id text) returns text
@@ -850,12 +853,12 @@ create or replace function storage_cleanup.texts_in(asset jsonb) returns setof t
 language sql immutable parallel safe
 begin atomic
     select text #>> '{}' from jsonb_path_query(asset, 'strict $.** ? (@.type() == "string")') as text
-    where text #>> '{}' ~ '[/.]' limit 1001;
+    where text #>> '{}' ~ '/|[.][A-Za-z0-9]+[[:space:]]*([?#]|$)' limit 1001;       -- a slash, or an extension
 end;
 
 -- Refuses what names a job, or an object, that is being removed; and a job whose own file (`files`) has gone.
 create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[], files bigint[]) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     taken uuid;
@@ -893,7 +896,7 @@ end $$;
 -- These jobs, and the jobs of these objects, may have lost what kept them: they are worth a look again, once their users
 -- have had time to take that back. One that is no candidate any more was old enough when it was found saved.
 create or replace function storage_cleanup.let_go(jobs uuid[], objects bigint[]) returns void
-language sql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language sql
 as $$
     -- Waits for a claim that still saw the job saved, and is about to forget it; and holds off the next one.
     select storage_cleanup.hold(jobs, objects);
@@ -911,7 +914,7 @@ $$;
 
 -- Every UUID that these assets hold, anywhere and in any spelling. Its own user is in every asset, and is no job.
 create or replace function storage_cleanup.said_by(sources text[], assets jsonb[]) returns table (source text, job uuid, is_save boolean)
-language sql immutable parallel safe set search_path = ''
+language sql immutable parallel safe
 as $$
     select source, job, bool_or(is_save)
     from unnest(sources, assets) as asset (source, fields)
@@ -925,7 +928,7 @@ $$;
 -- Every object that these assets may mean by what they say themselves. One that says more than is read may mean any file of
 -- its user.
 create or replace function storage_cleanup.meant_by(sources text[], assets jsonb[]) returns table (source text, object bigint)
-language sql immutable parallel safe set search_path = ''
+language sql immutable parallel safe
 as $$
     select distinct source, object
     from unnest(sources, assets) as asset (source, fields)
@@ -941,7 +944,7 @@ $$;
 -- 'change' when something else may be, 'add' to leave that. `refuse`: somebody is writing them, and may be told that it is too
 -- late.
 create or replace function storage_cleanup.note_assets(sources text[], assets jsonb[], mode text, refuse boolean) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     named     uuid[];       -- jobs that they didn't name before
@@ -1019,7 +1022,7 @@ end $$;
 
 -- Forgets what assets meant that are gone.
 create or replace function storage_cleanup.forget_assets(sources text[]) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     jobs    uuid[];
@@ -1034,7 +1037,7 @@ end $$;
 -- The triggers of the assets' tables. For each statement, so that rows in bulk cost little; after it, so that no trigger of
 -- the application's can change what was read; without a list of columns, so that none can be given what this doesn't see.
 create or replace function storage_cleanup.assets_written() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
     sources text[];
@@ -1060,7 +1063,7 @@ begin
 end $$;
 
 create or replace function storage_cleanup.assets_gone() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' then
@@ -1075,7 +1078,7 @@ end $$;
 
 -- The same for what replication or a restore applies: there, only triggers for each row fire.
 create or replace function storage_cleanup.asset_applied() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then
@@ -1648,7 +1651,7 @@ begin
               and object.name = substr(wanted.key, position('/' in wanted.key) + 1)
             limit 1) as stored on true
     ),
-    holder as (
+    holder as materialized (     -- each reason is found once
         select job.id, object.key, job.output_url, candidate.completed_at, case
             when free is not null and job.id <> all (free) then 'locked'
             when save.id is not null then 'saved'
@@ -1660,7 +1663,10 @@ begin
                  and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
                       or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
-            when exists (
+            when exists (       -- only where it has several readings
+                select from storage_cleanup.holder as other
+                where other.job_id = job.id and other.object <> storage_cleanup.hash(object.key))
+             and exists (
                 select from unnest(storage_cleanup.readings(job.output_url)) as other
                 join storage.objects as meant
                     on meant.bucket_id = split_part(other, '/', 1) and meant.name = substr(other, position('/' in other) + 1)
@@ -1743,14 +1749,17 @@ begin
                          union select storage_cleanup.hash(storage_cleanup.bare(key)) from unnest(keys) as key);
         taken := storage_cleanup.take(storage_cleanup.slots('{}', objects));
         free_keys := array(
-            select distinct key from unnest(keys) as key
-            where storage_cleanup.slots('{}', array[storage_cleanup.hash(key), storage_cleanup.hash(storage_cleanup.bare(key))]) <@ taken);
+            select key
+            from (select distinct key, storage_cleanup.hash(key) & 8191 as slot, storage_cleanup.hash(storage_cleanup.bare(key)) & 8191 as bare_slot
+                  from unnest(keys) as key) as wanted
+            join unnest(taken) as own (slot) using (slot)
+            join unnest(taken) as bare (bare_slot) using (bare_slot));
         -- … then those of the jobs that hold them, for none can be added now …
         free := array(select distinct job_id from storage_cleanup.holder where object = any (objects) limit 100000);
-        taken := taken || storage_cleanup.take(storage_cleanup.slots(free, '{}'));
+        taken := array(select unnest(taken) union select unnest(storage_cleanup.take(storage_cleanup.slots(free, '{}'))));
         free := array(
             select id from public.render_jobs
-            where id in (select job from unnest(free) as job where storage_cleanup.slots(array[job], '{}') <@ taken)
+            where id in (select job from unnest(free) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
             order by id for update skip locked);
     end if;
     -- … and only then, in statements of their own, a look at who needs them.
@@ -2115,7 +2124,7 @@ begin
     else
         taken := storage_cleanup.take(storage_cleanup.slots(jobs, '{}'));
         locked := array(select id from public.render_jobs
-                        where id in (select job from unnest(jobs) as job where storage_cleanup.slots(array[job], '{}') <@ taken)
+                        where id in (select job from unnest(jobs) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
                         order by id for update skip locked);
     end if;
     saved := array(select storage_cleanup.saved_among(locked));

@@ -52,7 +52,7 @@ begin
               and object.name = substr(wanted.key, position('/' in wanted.key) + 1)
             limit 1) as stored on true
     ),
-    holder as (
+    holder as materialized (     -- each reason is found once
         select job.id, object.key, job.output_url, candidate.completed_at, case
             when free is not null and job.id <> all (free) then 'locked'
             when save.id is not null then 'saved'
@@ -64,7 +64,10 @@ begin
                  and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
                       or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
-            when exists (
+            when exists (       -- only where it has several readings
+                select from storage_cleanup.holder as other
+                where other.job_id = job.id and other.object <> storage_cleanup.hash(object.key))
+             and exists (
                 select from unnest(storage_cleanup.readings(job.output_url)) as other
                 join storage.objects as meant
                     on meant.bucket_id = split_part(other, '/', 1) and meant.name = substr(other, position('/' in other) + 1)
@@ -147,14 +150,17 @@ begin
                          union select storage_cleanup.hash(storage_cleanup.bare(key)) from unnest(keys) as key);
         taken := storage_cleanup.take(storage_cleanup.slots('{}', objects));
         free_keys := array(
-            select distinct key from unnest(keys) as key
-            where storage_cleanup.slots('{}', array[storage_cleanup.hash(key), storage_cleanup.hash(storage_cleanup.bare(key))]) <@ taken);
+            select key
+            from (select distinct key, storage_cleanup.hash(key) & 8191 as slot, storage_cleanup.hash(storage_cleanup.bare(key)) & 8191 as bare_slot
+                  from unnest(keys) as key) as wanted
+            join unnest(taken) as own (slot) using (slot)
+            join unnest(taken) as bare (bare_slot) using (bare_slot));
         -- … then those of the jobs that hold them, for none can be added now …
         free := array(select distinct job_id from storage_cleanup.holder where object = any (objects) limit 100000);
-        taken := taken || storage_cleanup.take(storage_cleanup.slots(free, '{}'));
+        taken := array(select unnest(taken) union select unnest(storage_cleanup.take(storage_cleanup.slots(free, '{}'))));
         free := array(
             select id from public.render_jobs
-            where id in (select job from unnest(free) as job where storage_cleanup.slots(array[job], '{}') <@ taken)
+            where id in (select job from unnest(free) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
             order by id for update skip locked);
     end if;
     -- … and only then, in statements of their own, a look at who needs them.
