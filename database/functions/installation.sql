@@ -90,6 +90,7 @@ begin
 end $$;
 
 -- The first look at what was there before the triggers, so many blocks of a table at a time; false when there is no more.
+-- The assets come first, so that what they save is no candidate.
 -- `compare` does the same for all at once, which would hold up an application that writes one of the rows meanwhile. It only
 -- adds: what a row said that is being changed just now does no harm, and the next comparison takes it away.
 create or replace function storage_cleanup.look_at_slice(blocks integer) returns boolean
@@ -101,12 +102,14 @@ declare
     look     storage_cleanup.first_look;
     first    tid;
     beyond   tid;
+    jobs     uuid[];
+    assets   text[];
 begin
     if reasons is not null then
         raise exception using errcode = 'object_not_in_prerequisite_state', message = reasons;
     end if;
     update storage_cleanup.first_look set of_table = default, block = default, fingerprint = now_like, done_at = null
-    where fingerprint is distinct from now_like;
+    where fingerprint is distinct from now_like or done_at is not null;
     select * into look from storage_cleanup.first_look;
     first := format('(%s,0)', look.block);
     beyond := format('(%s,0)', look.block + blocks);
@@ -118,6 +121,7 @@ begin
         select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url)
         from public.render_jobs as job
         where ctid >= first and ctid < beyond and status = 'completed'
+          and not exists (select from storage_cleanup.mention where mention.id = job.id)
           and not exists (select from storage_cleanup.candidate where job_id = job.id)
           and not exists (select from storage_cleanup.deletion where job_id = job.id and state <> 'released')
         order by id
@@ -130,10 +134,23 @@ begin
     if (look.block + blocks) * current_setting('block_size')::bigint < pg_relation_size(('public.' || look.of_table)::regclass) then
         update storage_cleanup.first_look set block = look.block + blocks;
         return true;
-    elsif look.of_table = 'render_jobs' then
-        update storage_cleanup.first_look set of_table = 'user_assets', block = 0;
+    elsif look.of_table = 'user_assets' then
+        update storage_cleanup.first_look set of_table = 'render_jobs', block = 0;
         return true;
     end if;
+
+    -- A row may have moved to a block that was looked at before. If it didn't change in what is read, its trigger noted nothing.
+    jobs := array(select storage_cleanup.differing_jobs());
+    for i in 1 .. cardinality(jobs) by 5000 loop
+        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
+        from public.render_jobs where id = any (jobs[i : i + 4999]);
+    end loop;
+    assets := array(select storage_cleanup.differing_assets());
+    for i in 1 .. cardinality(assets) by 5000 loop
+        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'add', false)
+        from (select storage_cleanup.source(tableoid, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset) as asset
+        where source = any (assets[i : i + 4999]);
+    end loop;
     update storage_cleanup.first_look set done_at = clock_timestamp();
     update storage_cleanup.comparison set last_at = clock_timestamp(), fingerprint = now_like;
     return false;

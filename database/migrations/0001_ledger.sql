@@ -127,7 +127,7 @@ insert into storage_cleanup.gate default values;
 -- How far the first look at what was there before the triggers has come: one row.
 create table storage_cleanup.first_look (
     singleton    boolean primary key default true check (singleton),
-    of_table     text not null default 'render_jobs',
+    of_table     text not null default 'user_assets',
     block        bigint not null default 0,
     fingerprint  text,                    -- what triggers and tables were like when it began
     done_at      timestamptz
