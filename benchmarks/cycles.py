@@ -61,7 +61,7 @@ class _GuestDatabase(_TimedDatabase):
     def prune(self, keep: timedelta) -> None:
         """Leave it."""
 
-    def reconcile_if_due(self, timeout: timedelta) -> int | None:  # noqa: ARG002
+    def compare_if_due(self, timeout: timedelta) -> int | None:  # noqa: ARG002
         """Leave it."""
         return None
 

@@ -50,6 +50,10 @@ from seed;
 _CANDIDATES = """
 insert into storage_cleanup.candidate (job_id, since, completed_at, has_file) select id, made, made, true from seed;
 """
+_HOLDERS = f"""
+insert into storage_cleanup.holder (job_id, object)
+select id, storage_cleanup.hash(%(bucket)s || '/' || {_NAME}) from seed;
+"""  # noqa: S608 - no value of anybody's
 _OBJECTS = f"""
 insert into storage.objects (bucket_id, name, version, created_at, updated_at, metadata)
 select %(bucket)s, {_NAME}, version, made, made,
@@ -61,12 +65,24 @@ insert into public.user_assets (user_id, asset_type, title, metadata, file_size,
 select user_id, 'generated_saved', 'A house by the sea', jsonb_build_object('render_job_id', id, 'width', 1024),
        10, made
 from seed;
+create temporary table noted on commit drop as
+select storage_cleanup.source(tableoid, id::text) as source, id, (metadata ->> 'render_job_id')::uuid as job_id
+from public.user_assets;
+insert into storage_cleanup.mention (source, id, is_save)
+select source, job_id, true from noted union all select source, id, false from noted;
+insert into storage_cleanup.reference (source, object, job_id) select source, object, job_id
+from noted join storage_cleanup.holder using (job_id);
 """
 _WITHOUT_TRIGGERS = """
 set local session_replication_role = replica;
-alter table public.user_assets disable trigger storage_cleanup_guard;
+alter table public.user_assets disable trigger storage_cleanup_asset_applied;
+alter table public.render_jobs disable trigger storage_cleanup_job_applied;
 """
-_WITH_TRIGGERS = "alter table public.user_assets enable always trigger storage_cleanup_guard;"
+_WITH_TRIGGERS = """
+alter table public.user_assets enable replica trigger storage_cleanup_asset_applied;
+alter table public.render_jobs enable replica trigger storage_cleanup_job_applied;
+update storage_cleanup.comparison set fingerprint = storage_cleanup.fingerprint();
+"""
 
 
 @dataclass
@@ -141,7 +157,10 @@ class EmbeddedProject(Project):
         """See ``Project``; by SQL, and bytes straight to where the emulator keeps them."""
         names: list[str] = []
         with self.connect() as superuser:
-            for number, steps in ((orphans, (_JOBS, _CANDIDATES, _OBJECTS)), (saved, (_JOBS, _ASSETS))):
+            for number, steps in (
+                (orphans, (_JOBS, _HOLDERS, _CANDIDATES, _OBJECTS)),
+                (saved, (_JOBS, _HOLDERS, _ASSETS)),
+            ):
                 if not number:
                     continue
                 with superuser.transaction():
@@ -158,7 +177,10 @@ class EmbeddedProject(Project):
                 if stored:
                     (self._files / version).write_bytes(b"0123456789")
             # What autovacuum does within minutes.
-            superuser.execute("vacuum (analyze) render_jobs, user_assets, storage_cleanup.candidate, storage.objects")
+            superuser.execute(
+                "vacuum (analyze) render_jobs, user_assets, storage.objects, storage_cleanup.candidate, "
+                "storage_cleanup.holder, storage_cleanup.mention, storage_cleanup.reference"
+            )
             superuser.execute("checkpoint")
         return names
 

@@ -8,7 +8,7 @@ declare
                   from (select fault from storage_cleanup.index_state()
                         union all
                         select 'missing' from storage_cleanup.trigger_state() where fault is not null
-                        union all       -- saves that began under another guard must have ended
+                        union all       -- saves that began under other functions must have ended
                         select 'missing' from storage_cleanup.gate where opens_at = now()
                         union all
                         select 'missing' from storage_cleanup_changed) as wrong

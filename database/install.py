@@ -1,9 +1,9 @@
 """Installs what is missing while the application works: ``python -m database.install``, with ADMIN_DATABASE_URL.
 
 Every step is a short transaction of its own that gives way to the application, so it may be interrupted anywhere and
-run again. In this order, because nothing is claimed until the last of them is done: checks, migrations, functions,
-indexes, triggers, the first look at what was there before. Where functions change, no claim is made from before the
-change until all that the application had begun under the old ones has ended.
+run again. In this order, because nothing is claimed without each of them: checks, migrations, functions, indexes,
+triggers, the first look at what was there before. Where functions change, no claim is made from before the change until
+all that the application had begun under the old ones has ended.
 """
 
 import os

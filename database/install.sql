@@ -157,6 +157,7 @@ create table storage_cleanup.deletion (
     object_name     text,
     object          bigint,               -- the object's hash: storage_cleanup.hash('bucket/name')
     bare            bigint,               -- the hash of its name in whichever bucket
+    version         text,                 -- which upload it was: storage_cleanup.version()
     bytes           bigint not null default 0,
     attempts        integer not null default 0,
     last_error      text,
@@ -478,6 +479,11 @@ begin
         from regexp_matches(reference, '[0-9a-fA-F]{4}(?:-?[0-9a-fA-F]{4}){7}', 'g') as piece);
 end $$;
 
+-- Which upload an object is: another one under the same name is another object.
+create or replace function storage_cleanup.version(id uuid, version text) returns text
+language sql immutable parallel safe
+return id::text || coalesce('/' || version, '');
+
 -- The size in an object's metadata, which anybody may have written: 0 for what can't be one (a fraction, text, 10 TB).
 create or replace function storage_cleanup.size_of(metadata jsonb) returns bigint
 language sql immutable parallel safe
@@ -669,19 +675,21 @@ end $$;
 --     without the update, a save above read committed that waited would go on with a snapshot from before the claim; with
 --     it, the save fails to serialize.
 
+create or replace function storage_cleanup.slot(job uuid) returns integer
+language sql immutable strict parallel safe
+return (uuid_hash_extended(job, 0) & 8191)::integer;
+
 -- The rows of the locks for these jobs and objects.
 create or replace function storage_cleanup.slots(jobs uuid[], objects bigint[]) returns integer[]
 language sql immutable parallel safe
-return array(select (uuid_hash_extended(job, 0) & 8191)::integer from unnest(jobs) as job
+return array(select storage_cleanup.slot(job) from unnest(jobs) as job
              union select (object & 8191)::integer from unnest(objects) as object);
 
 create or replace function storage_cleanup.hold(jobs uuid[], objects bigint[]) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
-declare
-    wanted integer[] := storage_cleanup.slots(jobs, objects);
 begin
-    perform from storage_cleanup.lock where slot = any (wanted) order by slot for key share;
+    perform from storage_cleanup.lock where slot = any (storage_cleanup.slots(jobs, objects)) order by slot for key share;
 end $$;
 
 -- Takes what nobody holds, and returns it.
@@ -714,7 +722,7 @@ return case when octet_length(output_url) > 8192 then substr(output_url, 1, 8192
 -- Notes what these jobs point at now; `mode` is that of note_assets. What an asset needed through a job, it goes on to need when the job points elsewhere.
 create or replace function storage_cleanup.note_holders(
     jobs uuid[], urls text[], mode text, out taken bigint[], out former bigint[], out movers uuid[])
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 begin
     with wanted as materialized (
@@ -746,7 +754,7 @@ end $$;
 
 -- Notes what these jobs point at, and which of them have completed.
 create or replace function storage_cleanup.note_jobs(jobs uuid[], urls text[], completed boolean[], mode text) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     seen_at constant timestamptz := clock_timestamp();
@@ -777,7 +785,7 @@ end $$;
 
 -- Forgets jobs that are gone; what assets needed through them, they go on to need.
 create or replace function storage_cleanup.forget_jobs(jobs uuid[]) returns void
-language sql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language sql
 as $$
     with stale as (delete from storage_cleanup.holder where job_id = any (jobs) returning job_id, object),
          forgotten as (delete from storage_cleanup.candidate where job_id = any (jobs))
@@ -788,7 +796,7 @@ as $$
 $$;
 
 create or replace function storage_cleanup.jobs_written() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
     jobs      uuid[];
@@ -816,7 +824,7 @@ begin
 end $$;
 
 create or replace function storage_cleanup.jobs_gone() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' then
@@ -829,7 +837,7 @@ begin
 end $$;
 
 create or replace function storage_cleanup.job_applied() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then
@@ -855,7 +863,8 @@ return greatest(coalesce(created_at, now()), 'epoch');
 -- What assets need. An asset that is written notes every job and every object that it may mean, takes their locks, and only
 -- then looks for a claim: one that comes too late is an error, never a broken asset.
 --
--- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves.
+-- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves. Whose
+-- rights and settings apply, the triggers say, and what they call goes by that: saying it in each took a third of the time.
 
 -- How a row of the application is called where it is noted.
 create or replace function storage_cleanup.source(of_table oid, id text) returns text
@@ -867,12 +876,12 @@ create or replace function storage_cleanup.texts_in(asset jsonb) returns setof t
 language sql immutable parallel safe
 begin atomic
     select text #>> '{}' from jsonb_path_query(asset, 'strict $.** ? (@.type() == "string")') as text
-    where text #>> '{}' ~ '[/.]' limit 1001;
+    where text #>> '{}' ~ '/|[.][A-Za-z0-9]+[[:space:]]*([?#]|$)' limit 1001;       -- a slash, or an extension
 end;
 
 -- Refuses what names a job, or an object, that is being removed; and a job whose own file (`files`) has gone.
 create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[], files bigint[]) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     taken uuid;
@@ -910,7 +919,7 @@ end $$;
 -- These jobs, and the jobs of these objects, may have lost what kept them: they are worth a look again, once their users
 -- have had time to take that back. One that is no candidate any more was old enough when it was found saved.
 create or replace function storage_cleanup.let_go(jobs uuid[], objects bigint[]) returns void
-language sql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language sql
 as $$
     -- Waits for a claim that still saw the job saved, and is about to forget it; and holds off the next one.
     select storage_cleanup.hold(jobs, objects);
@@ -928,7 +937,7 @@ $$;
 
 -- Every UUID that these assets hold, anywhere and in any spelling. Its own user is in every asset, and is no job.
 create or replace function storage_cleanup.said_by(sources text[], assets jsonb[]) returns table (source text, job uuid, is_save boolean)
-language sql immutable parallel safe set search_path = ''
+language sql immutable parallel safe
 as $$
     select source, job, bool_or(is_save)
     from unnest(sources, assets) as asset (source, fields)
@@ -942,7 +951,7 @@ $$;
 -- Every object that these assets may mean by what they say themselves. One that says more than is read may mean any file of
 -- its user.
 create or replace function storage_cleanup.meant_by(sources text[], assets jsonb[]) returns table (source text, object bigint)
-language sql immutable parallel safe set search_path = ''
+language sql immutable parallel safe
 as $$
     select distinct source, object
     from unnest(sources, assets) as asset (source, fields)
@@ -958,7 +967,7 @@ $$;
 -- 'change' when something else may be, 'add' to leave that. `refuse`: somebody is writing them, and may be told that it is too
 -- late.
 create or replace function storage_cleanup.note_assets(sources text[], assets jsonb[], mode text, refuse boolean) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     named     uuid[];       -- jobs that they didn't name before
@@ -1036,7 +1045,7 @@ end $$;
 
 -- Forgets what assets meant that are gone.
 create or replace function storage_cleanup.forget_assets(sources text[]) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     jobs    uuid[];
@@ -1051,7 +1060,7 @@ end $$;
 -- The triggers of the assets' tables. For each statement, so that rows in bulk cost little; after it, so that no trigger of
 -- the application's can change what was read; without a list of columns, so that none can be given what this doesn't see.
 create or replace function storage_cleanup.assets_written() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
     sources text[];
@@ -1077,7 +1086,7 @@ begin
 end $$;
 
 create or replace function storage_cleanup.assets_gone() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' then
@@ -1092,7 +1101,7 @@ end $$;
 
 -- The same for what replication or a restore applies: there, only triggers for each row fire.
 create or replace function storage_cleanup.asset_applied() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then
@@ -1630,7 +1639,7 @@ $$;
 create or replace function storage_cleanup.decide(
     jobs uuid[], keys text[], foreign_urls text[], max_age interval, grace interval, owners_only boolean, keep_dependents boolean,
     plan uuid, free uuid[], free_keys text[])
-returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text, completed_at timestamptz)
+returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text, completed_at timestamptz, version text)
 language plpgsql stable security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -1662,6 +1671,7 @@ begin
                stored.id is not null as present,
                greatest(stored.created_at, stored.updated_at) as touched_at,
                storage_cleanup.size_of(stored.metadata) as size,
+               storage_cleanup.version(stored.id, stored.version) as version,
                -- Whoever uploaded it; for what the service role did, whoever's folder it lies in.
                coalesce(stored.owner_id, stored.owner::text, (string_to_array(stored.name, '/'))[1]) as owner
         from (select distinct unnest(keys) as key) as wanted
@@ -1671,7 +1681,7 @@ begin
               and object.name = substr(wanted.key, position('/' in wanted.key) + 1)
             limit 1) as stored on true
     ),
-    holder as (
+    holder as materialized (     -- each reason is found once
         select job.id, object.key, job.output_url, candidate.completed_at, case
             when free is not null and job.id <> all (free) then 'locked'
             when save.id is not null then 'saved'
@@ -1683,7 +1693,10 @@ begin
                  and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
                       or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
-            when exists (
+            when exists (       -- only where it has several readings
+                select from storage_cleanup.holder as other
+                where other.job_id = job.id and other.object <> storage_cleanup.hash(object.key))
+             and exists (
                 select from unnest(storage_cleanup.readings(job.output_url)) as other
                 join storage.objects as meant
                     on meant.bucket_id = split_part(other, '/', 1) and meant.name = substr(other, position('/' in other) + 1)
@@ -1728,13 +1741,13 @@ begin
     )
     select id, decided.outcome, bucket, name, size,
            case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url::text end,
-           decided.completed_at
+           decided.completed_at, decided.version
     from decided
     where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
     union all
-    select id, 'shared_by_many', null, null, 0, null, null from unnest(jobs, keys) as asked (id, key) where key = any (crowded)
+    select id, 'shared_by_many', null, null, 0, null, null, null from unnest(jobs, keys) as asked (id, key) where key = any (crowded)
     union all
-    select id, 'job_changed', null, null, 0, null, null      -- its URL isn't what it was when the page was read
+    select id, 'job_changed', null, null, 0, null, null, null      -- its URL isn't what it was when the page was read
     from unnest(jobs, keys) as asked (id, key)
     where key <> all (crowded) and not exists (select from decided where decided.id = asked.id);
 end $$;
@@ -1766,14 +1779,17 @@ begin
                          union select storage_cleanup.hash(storage_cleanup.bare(key)) from unnest(keys) as key);
         taken := storage_cleanup.take(storage_cleanup.slots('{}', objects));
         free_keys := array(
-            select distinct key from unnest(keys) as key
-            where storage_cleanup.slots('{}', array[storage_cleanup.hash(key), storage_cleanup.hash(storage_cleanup.bare(key))]) <@ taken);
+            select key
+            from (select distinct key, storage_cleanup.hash(key) & 8191 as slot, storage_cleanup.hash(storage_cleanup.bare(key)) & 8191 as bare_slot
+                  from unnest(keys) as key) as wanted
+            join unnest(taken) as own (slot) using (slot)
+            join unnest(taken) as bare (bare_slot) using (bare_slot));
         -- … then those of the jobs that hold them, for none can be added now …
         free := array(select distinct job_id from storage_cleanup.holder where object = any (objects) limit 100000);
-        taken := taken || storage_cleanup.take(storage_cleanup.slots(free, '{}'));
+        taken := array(select unnest(taken) union select unnest(storage_cleanup.take(storage_cleanup.slots(free, '{}'))));
         free := array(
             select id from public.render_jobs
-            where id in (select job from unnest(free) as job where storage_cleanup.slots(array[job], '{}') <@ taken)
+            where id in (select job from unnest(free) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
             order by id for update skip locked);
     end if;
     -- … and only then, in statements of their own, a look at who needs them.
@@ -1783,16 +1799,17 @@ begin
     ),
     ledgered as (
         insert into storage_cleanup.deletion as ledger
-            (job_id, run_id, state, bucket_id, object_name, object, bare, bytes, job, completed_at)
+            (job_id, run_id, state, bucket_id, object_name, object, bare, version, bytes, job, completed_at)
         select decided.job_id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end,
                decided.bucket_id, decided.object_name,
                storage_cleanup.hash(decided.bucket_id || '/' || decided.object_name), storage_cleanup.hash('*/' || decided.object_name),
-               decided.bytes, storage_cleanup.without_long_values(to_jsonb(job.*)), decided.completed_at
+               decided.version, decided.bytes, storage_cleanup.without_long_values(to_jsonb(job.*)), decided.completed_at
         from decided join public.render_jobs as job on id = decided.job_id
         where outcome in ('claimed', 'already_missing') and not dry_run
         on conflict (job_id) do update
             set run_id = excluded.run_id, state = excluded.state, bucket_id = excluded.bucket_id,
-                object_name = excluded.object_name, object = excluded.object, bare = excluded.bare, bytes = excluded.bytes,
+                object_name = excluded.object_name, object = excluded.object, bare = excluded.bare,
+                version = excluded.version, bytes = excluded.bytes,
                 job = excluded.job, completed_at = excluded.completed_at,
                 attempts = 0, last_error = null, attempted_at = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
@@ -1813,6 +1830,22 @@ end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/confirm.sql
+
+-- Which of these claims are of an object that is another upload by now, or of a job that was rendered again since?
+create or replace function storage_cleanup.replaced_among(jobs uuid[]) returns setof uuid
+language sql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+    select claim.job_id
+    from unnest(jobs) as asked (job_id)
+    cross join lateral (
+        select * from storage_cleanup.deletion as ledger where ledger.job_id = asked.job_id and state = 'claimed' limit 1) as claim
+    left join lateral (
+        select id, object.version from storage.objects as object
+        where object.bucket_id = claim.bucket_id and object.name = claim.object_name limit 1) as stored on true
+    left join public.render_jobs as job on job.id = claim.job_id
+    left join storage_cleanup.candidate as again on again.job_id = claim.job_id
+    where storage_cleanup.version(stored.id, stored.version) <> claim.version or job.status <> 'completed' or again.completed_at > claim.claimed_at
+$$;
 
 -- The next claims whose run has ended or died, locked.
 create or replace function storage_cleanup.abandoned(this_run uuid, batch_size integer) returns setof uuid
@@ -1838,6 +1871,7 @@ declare
     adopted uuid[];
     keys    text[];
     holders uuid[];
+    replaced uuid[];
     needed  text[];      -- objects that somebody saved, by whatever job
     saved   uuid[];
 begin
@@ -1871,17 +1905,19 @@ begin
     saved := array(select deletion.job_id from storage_cleanup.deletion
                    where deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
     perform storage_cleanup.release(saved, 'saved');
+    replaced := array(select unnest(array(select storage_cleanup.replaced_among(adopted))) except select unnest(saved));
+    perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with given_up as (
         select deletion.job_id, deletion.bucket_id, deletion.object_name from storage_cleanup.deletion
-        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved) and attempts >= 5
+        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced) and attempts >= 5
     ),
     released as (
         select storage_cleanup.release(array_agg(job_id), 'stuck') from given_up
     ),
     resumed as (
         update storage_cleanup.deletion set run_id = this_run, updated_at = clock_timestamp()
-        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved)
+        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced)
           and deletion.job_id not in (select job_id from given_up)
         returning deletion.job_id, deletion.bucket_id, deletion.object_name, deletion.bytes
     )
@@ -1890,7 +1926,9 @@ begin
     select job_id, 'stuck', bucket_id, object_name, 0 from given_up cross join (select count(*) from released) as done
     union all
     select job, case when job = any (holders) then 'saved' else 'shared_with_kept_job' end, null, null, 0
-    from unnest(saved) as job;
+    from unnest(saved) as job
+    union all
+    select job, 'rendered_again', null, null, 0 from unnest(replaced) as job;
 end $$;
 
 -- Gives claims back: the job can be saved again, and is looked at again later. Only for claims whose removal was never
@@ -1951,15 +1989,20 @@ begin
     return cardinality(abandoned);
 end $$;
 
--- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which.
+-- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which. Where
+-- another upload has taken the name meanwhile, that one isn't ours: the claim is given back.
 create or replace function storage_cleanup.settle(this_run uuid, jobs uuid[], error text)
-returns table (job_id uuid, gone boolean)
+returns table (job_id uuid, gone boolean, is_replaced boolean)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    replaced uuid[];
 begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.beat(this_run);
+    replaced := array(select storage_cleanup.replaced_among(jobs));
+    perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with checked as materialized (      -- one look into each index for each job, whatever the planner thinks of the ledger
         select claim.job_id, stored.id is null as gone
@@ -1978,7 +2021,8 @@ begin
         last_error = case when not gone then coalesce(error, 'Storage answered, but the object is still there') end
     from checked
     where deletion.job_id = checked.job_id and deletion.state = 'claimed'
-    returning deletion.job_id, gone;
+    returning deletion.job_id, gone, false;
+    return query select unnest(replaced), false, true;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -2138,7 +2182,7 @@ begin
     else
         taken := storage_cleanup.take(storage_cleanup.slots(jobs, '{}'));
         locked := array(select id from public.render_jobs
-                        where id in (select job from unnest(jobs) as job where storage_cleanup.slots(array[job], '{}') <@ taken)
+                        where id in (select job from unnest(jobs) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
                         order by id for update skip locked);
     end if;
     saved := array(select storage_cleanup.saved_among(locked));
@@ -2457,7 +2501,7 @@ declare
                   from (select fault from storage_cleanup.index_state()
                         union all
                         select 'missing' from storage_cleanup.trigger_state() where fault is not null
-                        union all       -- saves that began under another guard must have ended
+                        union all       -- saves that began under other functions must have ended
                         select 'missing' from storage_cleanup.gate where opens_at = now()
                         union all
                         select 'missing' from storage_cleanup_changed) as wrong

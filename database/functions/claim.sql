@@ -11,7 +11,7 @@
 create or replace function storage_cleanup.decide(
     jobs uuid[], keys text[], foreign_urls text[], max_age interval, grace interval, owners_only boolean, keep_dependents boolean,
     plan uuid, free uuid[], free_keys text[])
-returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text, completed_at timestamptz)
+returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text, completed_at timestamptz, version text)
 language plpgsql stable security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -43,6 +43,7 @@ begin
                stored.id is not null as present,
                greatest(stored.created_at, stored.updated_at) as touched_at,
                storage_cleanup.size_of(stored.metadata) as size,
+               storage_cleanup.version(stored.id, stored.version) as version,
                -- Whoever uploaded it; for what the service role did, whoever's folder it lies in.
                coalesce(stored.owner_id, stored.owner::text, (string_to_array(stored.name, '/'))[1]) as owner
         from (select distinct unnest(keys) as key) as wanted
@@ -52,7 +53,7 @@ begin
               and object.name = substr(wanted.key, position('/' in wanted.key) + 1)
             limit 1) as stored on true
     ),
-    holder as (
+    holder as materialized (     -- each reason is found once
         select job.id, object.key, job.output_url, candidate.completed_at, case
             when free is not null and job.id <> all (free) then 'locked'
             when save.id is not null then 'saved'
@@ -64,7 +65,10 @@ begin
                  and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
                       or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
-            when exists (
+            when exists (       -- only where it has several readings
+                select from storage_cleanup.holder as other
+                where other.job_id = job.id and other.object <> storage_cleanup.hash(object.key))
+             and exists (
                 select from unnest(storage_cleanup.readings(job.output_url)) as other
                 join storage.objects as meant
                     on meant.bucket_id = split_part(other, '/', 1) and meant.name = substr(other, position('/' in other) + 1)
@@ -109,13 +113,13 @@ begin
     )
     select id, decided.outcome, bucket, name, size,
            case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url::text end,
-           decided.completed_at
+           decided.completed_at, decided.version
     from decided
     where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
     union all
-    select id, 'shared_by_many', null, null, 0, null, null from unnest(jobs, keys) as asked (id, key) where key = any (crowded)
+    select id, 'shared_by_many', null, null, 0, null, null, null from unnest(jobs, keys) as asked (id, key) where key = any (crowded)
     union all
-    select id, 'job_changed', null, null, 0, null, null      -- its URL isn't what it was when the page was read
+    select id, 'job_changed', null, null, 0, null, null, null      -- its URL isn't what it was when the page was read
     from unnest(jobs, keys) as asked (id, key)
     where key <> all (crowded) and not exists (select from decided where decided.id = asked.id);
 end $$;
@@ -147,14 +151,17 @@ begin
                          union select storage_cleanup.hash(storage_cleanup.bare(key)) from unnest(keys) as key);
         taken := storage_cleanup.take(storage_cleanup.slots('{}', objects));
         free_keys := array(
-            select distinct key from unnest(keys) as key
-            where storage_cleanup.slots('{}', array[storage_cleanup.hash(key), storage_cleanup.hash(storage_cleanup.bare(key))]) <@ taken);
+            select key
+            from (select distinct key, storage_cleanup.hash(key) & 8191 as slot, storage_cleanup.hash(storage_cleanup.bare(key)) & 8191 as bare_slot
+                  from unnest(keys) as key) as wanted
+            join unnest(taken) as own (slot) using (slot)
+            join unnest(taken) as bare (bare_slot) using (bare_slot));
         -- … then those of the jobs that hold them, for none can be added now …
         free := array(select distinct job_id from storage_cleanup.holder where object = any (objects) limit 100000);
-        taken := taken || storage_cleanup.take(storage_cleanup.slots(free, '{}'));
+        taken := array(select unnest(taken) union select unnest(storage_cleanup.take(storage_cleanup.slots(free, '{}'))));
         free := array(
             select id from public.render_jobs
-            where id in (select job from unnest(free) as job where storage_cleanup.slots(array[job], '{}') <@ taken)
+            where id in (select job from unnest(free) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
             order by id for update skip locked);
     end if;
     -- … and only then, in statements of their own, a look at who needs them.
@@ -164,16 +171,17 @@ begin
     ),
     ledgered as (
         insert into storage_cleanup.deletion as ledger
-            (job_id, run_id, state, bucket_id, object_name, object, bare, bytes, job, completed_at)
+            (job_id, run_id, state, bucket_id, object_name, object, bare, version, bytes, job, completed_at)
         select decided.job_id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end,
                decided.bucket_id, decided.object_name,
                storage_cleanup.hash(decided.bucket_id || '/' || decided.object_name), storage_cleanup.hash('*/' || decided.object_name),
-               decided.bytes, storage_cleanup.without_long_values(to_jsonb(job.*)), decided.completed_at
+               decided.version, decided.bytes, storage_cleanup.without_long_values(to_jsonb(job.*)), decided.completed_at
         from decided join public.render_jobs as job on id = decided.job_id
         where outcome in ('claimed', 'already_missing') and not dry_run
         on conflict (job_id) do update
             set run_id = excluded.run_id, state = excluded.state, bucket_id = excluded.bucket_id,
-                object_name = excluded.object_name, object = excluded.object, bare = excluded.bare, bytes = excluded.bytes,
+                object_name = excluded.object_name, object = excluded.object, bare = excluded.bare,
+                version = excluded.version, bytes = excluded.bytes,
                 job = excluded.job, completed_at = excluded.completed_at,
                 attempts = 0, last_error = null, attempted_at = null,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()

@@ -1,3 +1,19 @@
+-- Which of these claims are of an object that is another upload by now, or of a job that was rendered again since?
+create or replace function storage_cleanup.replaced_among(jobs uuid[]) returns setof uuid
+language sql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+    select claim.job_id
+    from unnest(jobs) as asked (job_id)
+    cross join lateral (
+        select * from storage_cleanup.deletion as ledger where ledger.job_id = asked.job_id and state = 'claimed' limit 1) as claim
+    left join lateral (
+        select id, object.version from storage.objects as object
+        where object.bucket_id = claim.bucket_id and object.name = claim.object_name limit 1) as stored on true
+    left join public.render_jobs as job on job.id = claim.job_id
+    left join storage_cleanup.candidate as again on again.job_id = claim.job_id
+    where storage_cleanup.version(stored.id, stored.version) <> claim.version or job.status <> 'completed' or again.completed_at > claim.claimed_at
+$$;
+
 -- The next claims whose run has ended or died, locked.
 create or replace function storage_cleanup.abandoned(this_run uuid, batch_size integer) returns setof uuid
 language sql security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
@@ -22,6 +38,7 @@ declare
     adopted uuid[];
     keys    text[];
     holders uuid[];
+    replaced uuid[];
     needed  text[];      -- objects that somebody saved, by whatever job
     saved   uuid[];
 begin
@@ -55,17 +72,19 @@ begin
     saved := array(select deletion.job_id from storage_cleanup.deletion
                    where deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
     perform storage_cleanup.release(saved, 'saved');
+    replaced := array(select unnest(array(select storage_cleanup.replaced_among(adopted))) except select unnest(saved));
+    perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with given_up as (
         select deletion.job_id, deletion.bucket_id, deletion.object_name from storage_cleanup.deletion
-        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved) and attempts >= 5
+        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced) and attempts >= 5
     ),
     released as (
         select storage_cleanup.release(array_agg(job_id), 'stuck') from given_up
     ),
     resumed as (
         update storage_cleanup.deletion set run_id = this_run, updated_at = clock_timestamp()
-        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved)
+        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced)
           and deletion.job_id not in (select job_id from given_up)
         returning deletion.job_id, deletion.bucket_id, deletion.object_name, deletion.bytes
     )
@@ -74,7 +93,9 @@ begin
     select job_id, 'stuck', bucket_id, object_name, 0 from given_up cross join (select count(*) from released) as done
     union all
     select job, case when job = any (holders) then 'saved' else 'shared_with_kept_job' end, null, null, 0
-    from unnest(saved) as job;
+    from unnest(saved) as job
+    union all
+    select job, 'rendered_again', null, null, 0 from unnest(replaced) as job;
 end $$;
 
 -- Gives claims back: the job can be saved again, and is looked at again later. Only for claims whose removal was never
@@ -135,15 +156,20 @@ begin
     return cardinality(abandoned);
 end $$;
 
--- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which.
+-- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which. Where
+-- another upload has taken the name meanwhile, that one isn't ours: the claim is given back.
 create or replace function storage_cleanup.settle(this_run uuid, jobs uuid[], error text)
-returns table (job_id uuid, gone boolean)
+returns table (job_id uuid, gone boolean, is_replaced boolean)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    replaced uuid[];
 begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.beat(this_run);
+    replaced := array(select storage_cleanup.replaced_among(jobs));
+    perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with checked as materialized (      -- one look into each index for each job, whatever the planner thinks of the ledger
         select claim.job_id, stored.id is null as gone
@@ -162,5 +188,6 @@ begin
         last_error = case when not gone then coalesce(error, 'Storage answered, but the object is still there') end
     from checked
     where deletion.job_id = checked.job_id and deletion.state = 'claimed'
-    returning deletion.job_id, gone;
+    returning deletion.job_id, gone, false;
+    return query select unnest(replaced), false, true;
 end $$;

@@ -9,19 +9,21 @@
 --     without the update, a save above read committed that waited would go on with a snapshot from before the claim; with
 --     it, the save fails to serialize.
 
+create or replace function storage_cleanup.slot(job uuid) returns integer
+language sql immutable strict parallel safe
+return (uuid_hash_extended(job, 0) & 8191)::integer;
+
 -- The rows of the locks for these jobs and objects.
 create or replace function storage_cleanup.slots(jobs uuid[], objects bigint[]) returns integer[]
 language sql immutable parallel safe
-return array(select (uuid_hash_extended(job, 0) & 8191)::integer from unnest(jobs) as job
+return array(select storage_cleanup.slot(job) from unnest(jobs) as job
              union select (object & 8191)::integer from unnest(objects) as object);
 
 create or replace function storage_cleanup.hold(jobs uuid[], objects bigint[]) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
-declare
-    wanted integer[] := storage_cleanup.slots(jobs, objects);
 begin
-    perform from storage_cleanup.lock where slot = any (wanted) order by slot for key share;
+    perform from storage_cleanup.lock where slot = any (storage_cleanup.slots(jobs, objects)) order by slot for key share;
 end $$;
 
 -- Takes what nobody holds, and returns it.

@@ -1,7 +1,8 @@
 -- What assets need. An asset that is written notes every job and every object that it may mean, takes their locks, and only
 -- then looks for a claim: one that comes too late is an error, never a broken asset.
 --
--- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves.
+-- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves. Whose
+-- rights and settings apply, the triggers say, and what they call goes by that: saying it in each took a third of the time.
 
 -- How a row of the application is called where it is noted.
 create or replace function storage_cleanup.source(of_table oid, id text) returns text
@@ -13,12 +14,12 @@ create or replace function storage_cleanup.texts_in(asset jsonb) returns setof t
 language sql immutable parallel safe
 begin atomic
     select text #>> '{}' from jsonb_path_query(asset, 'strict $.** ? (@.type() == "string")') as text
-    where text #>> '{}' ~ '[/.]' limit 1001;
+    where text #>> '{}' ~ '/|[.][A-Za-z0-9]+[[:space:]]*([?#]|$)' limit 1001;       -- a slash, or an extension
 end;
 
 -- Refuses what names a job, or an object, that is being removed; and a job whose own file (`files`) has gone.
 create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[], files bigint[]) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     taken uuid;
@@ -56,7 +57,7 @@ end $$;
 -- These jobs, and the jobs of these objects, may have lost what kept them: they are worth a look again, once their users
 -- have had time to take that back. One that is no candidate any more was old enough when it was found saved.
 create or replace function storage_cleanup.let_go(jobs uuid[], objects bigint[]) returns void
-language sql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language sql
 as $$
     -- Waits for a claim that still saw the job saved, and is about to forget it; and holds off the next one.
     select storage_cleanup.hold(jobs, objects);
@@ -74,7 +75,7 @@ $$;
 
 -- Every UUID that these assets hold, anywhere and in any spelling. Its own user is in every asset, and is no job.
 create or replace function storage_cleanup.said_by(sources text[], assets jsonb[]) returns table (source text, job uuid, is_save boolean)
-language sql immutable parallel safe set search_path = ''
+language sql immutable parallel safe
 as $$
     select source, job, bool_or(is_save)
     from unnest(sources, assets) as asset (source, fields)
@@ -88,7 +89,7 @@ $$;
 -- Every object that these assets may mean by what they say themselves. One that says more than is read may mean any file of
 -- its user.
 create or replace function storage_cleanup.meant_by(sources text[], assets jsonb[]) returns table (source text, object bigint)
-language sql immutable parallel safe set search_path = ''
+language sql immutable parallel safe
 as $$
     select distinct source, object
     from unnest(sources, assets) as asset (source, fields)
@@ -104,7 +105,7 @@ $$;
 -- 'change' when something else may be, 'add' to leave that. `refuse`: somebody is writing them, and may be told that it is too
 -- late.
 create or replace function storage_cleanup.note_assets(sources text[], assets jsonb[], mode text, refuse boolean) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     named     uuid[];       -- jobs that they didn't name before
@@ -182,7 +183,7 @@ end $$;
 
 -- Forgets what assets meant that are gone.
 create or replace function storage_cleanup.forget_assets(sources text[]) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     jobs    uuid[];
@@ -197,7 +198,7 @@ end $$;
 -- The triggers of the assets' tables. For each statement, so that rows in bulk cost little; after it, so that no trigger of
 -- the application's can change what was read; without a list of columns, so that none can be given what this doesn't see.
 create or replace function storage_cleanup.assets_written() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
     sources text[];
@@ -223,7 +224,7 @@ begin
 end $$;
 
 create or replace function storage_cleanup.assets_gone() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' then
@@ -238,7 +239,7 @@ end $$;
 
 -- The same for what replication or a restore applies: there, only triggers for each row fire.
 create or replace function storage_cleanup.asset_applied() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then

@@ -13,7 +13,7 @@ return case when octet_length(output_url) > 8192 then substr(output_url, 1, 8192
 -- Notes what these jobs point at now; `mode` is that of note_assets. What an asset needed through a job, it goes on to need when the job points elsewhere.
 create or replace function storage_cleanup.note_holders(
     jobs uuid[], urls text[], mode text, out taken bigint[], out former bigint[], out movers uuid[])
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 begin
     with wanted as materialized (
@@ -45,7 +45,7 @@ end $$;
 
 -- Notes what these jobs point at, and which of them have completed.
 create or replace function storage_cleanup.note_jobs(jobs uuid[], urls text[], completed boolean[], mode text) returns void
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language plpgsql
 as $$
 declare
     seen_at constant timestamptz := clock_timestamp();
@@ -76,7 +76,7 @@ end $$;
 
 -- Forgets jobs that are gone; what assets needed through them, they go on to need.
 create or replace function storage_cleanup.forget_jobs(jobs uuid[]) returns void
-language sql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
+language sql
 as $$
     with stale as (delete from storage_cleanup.holder where job_id = any (jobs) returning job_id, object),
          forgotten as (delete from storage_cleanup.candidate where job_id = any (jobs))
@@ -87,7 +87,7 @@ as $$
 $$;
 
 create or replace function storage_cleanup.jobs_written() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 declare
     jobs      uuid[];
@@ -115,7 +115,7 @@ begin
 end $$;
 
 create or replace function storage_cleanup.jobs_gone() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' then
@@ -128,7 +128,7 @@ begin
 end $$;
 
 create or replace function storage_cleanup.job_applied() returns trigger
-language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan
+language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
     if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then

@@ -152,7 +152,7 @@ begin
     else
         taken := storage_cleanup.take(storage_cleanup.slots(jobs, '{}'));
         locked := array(select id from public.render_jobs
-                        where id in (select job from unnest(jobs) as job where storage_cleanup.slots(array[job], '{}') <@ taken)
+                        where id in (select job from unnest(jobs) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
                         order by id for update skip locked);
     end if;
     saved := array(select storage_cleanup.saved_among(locked));

@@ -130,6 +130,11 @@ begin
         from regexp_matches(reference, '[0-9a-fA-F]{4}(?:-?[0-9a-fA-F]{4}){7}', 'g') as piece);
 end $$;
 
+-- Which upload an object is: another one under the same name is another object.
+create or replace function storage_cleanup.version(id uuid, version text) returns text
+language sql immutable parallel safe
+return id::text || coalesce('/' || version, '');
+
 -- The size in an object's metadata, which anybody may have written: 0 for what can't be one (a fraction, text, 10 TB).
 create or replace function storage_cleanup.size_of(metadata jsonb) returns bigint
 language sql immutable parallel safe

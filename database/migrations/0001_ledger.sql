@@ -31,6 +31,7 @@ create table storage_cleanup.deletion (
     object_name     text,
     object          bigint,               -- the object's hash: storage_cleanup.hash('bucket/name')
     bare            bigint,               -- the hash of its name in whichever bucket
+    version         text,                 -- which upload it was: storage_cleanup.version()
     bytes           bigint not null default 0,
     attempts        integer not null default 0,
     last_error      text,

@@ -481,8 +481,7 @@ def without_refusal(install: str) -> str:
 
 def without_holds(install: str) -> str:
     """Return install.sql with saves that take no locks: they look for a claim, and that is all."""
-    hold = "    perform from storage_cleanup.lock where slot = any (wanted) order by slot for key share;\n"
-    return _replaced(install, hold, "    perform 1;\n")
+    return _replaced(install, "(storage_cleanup.slots(jobs, objects)) order by slot for key share", "('{}'::integer[])")
 
 
 def without_second_look(install: str) -> str:

@@ -23,6 +23,7 @@ from storage_cleanup.config.parameters import SECRETS
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.health.checks import CHECKS
 from storage_cleanup.health.checks import NAMED as NAMED_CHECKS
+from storage_cleanup.model.reasons import Reason
 from tests.campaigns.__main__ import NAMES
 from tests.conftest import Servers
 
@@ -260,7 +261,8 @@ def test_every_section_that_a_check_points_at_is_there() -> None:
     assert named <= set(SYMPTOMS)
 
 
-def test_every_check_that_a_guide_names_exists() -> None:
+def test_every_check_and_every_reason_that_a_guide_names_exists() -> None:
+    known = {*NAMED_CHECKS, *Reason}
     for guide in ("monitoring", "emergency"):
         text = (DOCS / f"{guide}.md").read_text(encoding="utf-8")
         named = set(re.findall(r"`([a-z]+_[a-z_]+)`", text)) - {
@@ -268,9 +270,11 @@ def test_every_check_that_a_guide_names_exists() -> None:
             "user_assets",
             "not_built",
             "plan_id",
+            "output_url",
+            "render_job_id",
             "storage_cleanup",
         }
-        assert named <= NAMED_CHECKS.keys(), named - NAMED_CHECKS.keys()
+        assert named <= known, named - known
 
 
 def test_everything_that_the_page_of_faults_calls_its_proof_exists() -> None:

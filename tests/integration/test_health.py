@@ -294,7 +294,7 @@ CASES: list[Case] = [
         "guard",
         executes("alter table user_assets disable trigger storage_cleanup_asset_updated"),
         "critical",
-        "trigger storage_cleanup_asset_updated on public.user_assets is missing, off or altered",
+        "trigger storage_cleanup_asset_updated on public.user_assets is different",
     ),
     (
         "guard",

@@ -1,7 +1,8 @@
 """What is destroyed is an object, so objects are protected: those that are needed, somebody else's, or too fresh."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,6 +11,7 @@ import pytest
 from psycopg import errors as pg
 
 from local.application import TWO_HOURS, Application, Link, Render
+from storage_cleanup.storage.object_store import ObjectStore, Removal
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
 
@@ -386,3 +388,48 @@ def test_a_render_that_is_approved_late_can_be_saved_for_its_whole_age(
     owner.execute("update render_jobs set status = 'completed' where id = %s", (render.job_id,))
     assert cleanup()["phases"]["storage_files"]["deleted"] == 0
     assert application.download(render) == render.content
+
+
+# -- the same object to the end --------------------------------------------------------------------------------------
+
+
+def abandon(servers: Servers, *renders: Render) -> None:
+    """Claim as a run that has died since."""
+    for render in renders:
+        claimed(servers, render)
+
+
+@pytest.mark.parametrize("again", ["its file", "its status"])
+def test_what_is_rendered_again_after_a_crash_stays(
+    application: Application, cleanup: Cleanup, owner: Connection, servers: Servers, again: str
+) -> None:
+    render = application.render()
+    abandon(servers, render)
+    if again == "its file":
+        application.upload(render.bucket, render.name, b"anew")
+    else:
+        owner.execute("update render_jobs set status = 'running' where id = %s", (render.job_id,))
+    answer = cleanup()
+    assert kept(answer)["rendered_again"] == 1
+    assert (render.bucket, render.name) in application.files()
+    assert application.jobs() == {render.job_id}
+
+
+def test_what_is_uploaded_again_between_removal_and_confirmation_stays_and_is_not_said_to_be_deleted(
+    application: Application, cleanup: Cleanup, app: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render = application.render()
+
+    class Overtaken(ObjectStore):
+        def remove(self, bucket: str, names: Sequence[str]) -> Removal:
+            removal = super().remove(bucket, names)
+            if bucket == render.bucket:
+                application.upload(bucket, render.name, b"anew")
+            return removal
+
+    monkeypatch.setattr(app, "ObjectStore", Overtaken)
+    answer = cleanup()
+    assert answer["phases"]["storage_files"]["reasons"]["skipped"] == {"rendered_again": 1}
+    assert answer["phases"]["render_jobs"]["deleted"] == 0
+    assert application.read(render.bucket, render.name) == b"anew"
+    assert application.jobs() == {render.job_id}

@@ -129,7 +129,7 @@ CHECKS = (
         "guard",
         found.distrust,
         [],
-        ok="The guard trigger is there and on, and the database sees every row.",
+        ok="All triggers are there and on, and the database sees every row.",
         critical="Cycles delete nothing until this is repaired: {value:; }.",
     ),
     Check(

@@ -57,10 +57,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Settled:
-    """Whether ``storage.objects`` still has the object of a claim."""
+    """Whether ``storage.objects`` still has the object of a claim, or another one under its name."""
 
     job_id: UUID
     gone: bool
+    is_replaced: bool
 
 
 @dataclass(frozen=True)

@@ -206,12 +206,15 @@ class _Removals:
             self.result.failed[Reason.UNCONFIRMED] += len(one_an_object(page.claims))  # the next run finds out
             raise
         gone = {row.job_id: row.gone for row in settled}
+        replaced = {row.job_id for row in settled if row.is_replaced}
         is_perhaps_ours = page.is_adopted or removal.unanswered
         files = {claim.object_name: claim for claim in page.claims if claim.job_id in gone}
         self.result.skipped += Counter({Reason.TAKEN_OVER: len(one_an_object(page.claims)) - len(files)})
         failures = 0
         for name, claim in files.items():
-            if not gone[claim.job_id]:
+            if claim.job_id in replaced:
+                self.result.skipped[Reason.RENDERED_AGAIN] += 1
+            elif not gone[claim.job_id]:
                 failures += 1
                 self.result.failed[_why(removal.failed.get(str(name)))] += 1
             elif name in removal.removed or is_perhaps_ours:
