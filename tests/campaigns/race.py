@@ -499,10 +499,10 @@ def without_second_look(install: str) -> str:
     return _replaced(
         install,
         first,
-        "    create temporary table if not exists early (job_id uuid, outcome text, bucket_id text, object_name text, "
-        "bytes bigint, output_url text, completed_at timestamptz);\n    delete from early;\n"
-        "    insert into early select * from storage_cleanup.decide(jobs, keys, foreign_urls, max_age, grace, "
-        "owners_only, keep_dependents, plan, null, null);\n" + first,
+        "    drop table if exists early;\n"
+        "    create temporary table early as select * from storage_cleanup.decide(jobs, keys, foreign_urls, max_age, grace, "
+        "owners_only, keep_dependents, plan, null, null);\n    perform pg_sleep(0.02);     -- as on a busy server\n"
+        + first,
     )
 
 
