@@ -500,7 +500,8 @@ def without_second_look(install: str) -> str:
         install,
         first,
         "    drop table if exists early;\n"
-        "    create temporary table early as select * from storage_cleanup.decide(jobs, keys, foreign_urls, max_age, grace, "
+        "    create temporary table early as\n"
+        "    select * from storage_cleanup.decide(jobs, keys, foreign_urls, max_age, grace, "
         "owners_only, keep_dependents, plan, null, null);\n    perform pg_sleep(0.02);     -- as on a busy server\n"
         + first,
     )
