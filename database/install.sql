@@ -1785,7 +1785,12 @@ begin
             join unnest(taken) as own (slot) using (slot)
             join unnest(taken) as bare (bare_slot) using (bare_slot));
         -- … then those of the jobs that hold them, for none can be added now …
-        free := array(select distinct job_id from storage_cleanup.holder where object = any (objects) limit 100000);
+        free := array(      -- but not of a placeholder that thousands share: it stays anyway
+            select distinct job_id
+            from unnest(objects) as wanted
+            cross join lateral (select array(select job_id from storage_cleanup.holder where object = wanted limit 1001) as jobs) as holding
+            cross join lateral unnest(holding.jobs) as job_id
+            where cardinality(holding.jobs) <= 1000);
         taken := array(select unnest(taken) union select unnest(storage_cleanup.take(storage_cleanup.slots(free, '{}'))));
         free := array(
             select id from public.render_jobs

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,6 +12,7 @@ import pytest
 from psycopg import errors as pg
 
 from local.application import TWO_HOURS, Application, Link, Render
+from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.storage.object_store import ObjectStore, Removal
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
@@ -433,3 +435,17 @@ def test_what_is_uploaded_again_between_removal_and_confirmation_stays_and_is_no
     assert answer["phases"]["render_jobs"]["deleted"] == 0
     assert application.read(render.bucket, render.name) == b"anew"
     assert application.jobs() == {render.job_id}
+
+
+def test_a_run_that_was_asleep_past_its_lease_asks_for_nothing(
+    app: ModuleType, application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one may have taken it for dead, finished its claims, and the names may be in use again."""
+    renders = application.render_many(3)
+    with monkeypatch.context() as patched:
+        patched.setattr(app, "run_cycle", partial(run_cycle, lease_seconds=-1))
+        answer = cleanup()
+    assert answer["phases"]["storage_files"]["reasons"]["skipped"]["given_back"] >= 3
+    assert len(application.files()) == 3
+    application.save_many(renders)
+    assert kept(cleanup()) == {"saved": 3}

@@ -57,6 +57,9 @@ PAGE_SIZE: Final = 500
 that a request succeeds or fails as a whole."""
 PAGES_AHEAD: Final = 2
 """Pages that are claimed while others are removed: enough for requests that end together."""
+LEASE_SECONDS: Final = 60.0
+"""How long after it was asked for a claim may be acted on. Less than the two minutes after which another run takes a
+silent one for dead: who was asleep for that long must not ask for what somebody else may have finished since."""
 MOST_BATCHES_OF_ROWS: Final = 8
 """Batches that may wait for their rows to be deleted, so that memory doesn't grow with the backlog."""
 MOST_REQUESTS: Final = 8

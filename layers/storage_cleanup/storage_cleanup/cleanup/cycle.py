@@ -21,6 +21,7 @@ from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import RequestError, StorageCleanupError
 from storage_cleanup.limits import (
     KEEP_HISTORY,
+    LEASE_SECONDS,
     LONGEST_COMPARISON,
     MOST_REQUESTS,
     PAGE_SIZE,
@@ -47,6 +48,7 @@ def run_cycle(
     keep_history: timedelta = KEEP_HISTORY,
     page_size: int = PAGE_SIZE,
     most_requests: int = MOST_REQUESTS,
+    lease_seconds: float = LEASE_SECONDS,
     now: Callable[[], float] = time.time,
 ) -> RunResult:
     """Run the phases that the options name, within the time that the watch allows.
@@ -65,6 +67,8 @@ def run_cycle(
         How many candidates are looked at together, and removed by one request.
     most_requests
         How many requests to Storage may be under way together.
+    lease_seconds
+        How long after it was asked for a claim may be acted on.
     now
         Unix seconds, for temporary files; everything else is judged by the database's clock.
 
@@ -75,7 +79,9 @@ def run_cycle(
     """
     run, breaker = uuid4(), CircuitBreaker(FailureBreaker(settings.max_failure_percent))
     preflight = Preflight(run, settings, options, database=database, store=store, breaker=breaker)
-    cycle = _Cycle(run, settings, options, database, store, watch, breaker, preflight, page_size, most_requests)
+    cycle = _Cycle(
+        run, settings, options, database, store, watch, breaker, preflight, page_size, most_requests, lease_seconds
+    )
     if not settings.enabled:
         return _skip(cycle, "the parameter enabled is false", given_back=_give_back_abandoned(database))
     _log_start(cycle)
@@ -106,6 +112,7 @@ class _Cycle:
     preflight: Preflight
     page_size: int
     most_requests: int
+    lease_seconds: float
     started: float = field(default_factory=time.monotonic)
 
     def order(self, budget: int, *, heeds_breaker: bool = False) -> Order:
@@ -119,6 +126,7 @@ class _Cycle:
             dry_run=self.options.dry_run,
             plan=self.options.plan,
             stop=stop,
+            lease_seconds=self.lease_seconds,
             grace=timedelta(minutes=self.settings.active.unsaved_grace_minutes),
             owners_only=self.settings.owners_only,
             keep_dependents=self.settings.keep_dependents,

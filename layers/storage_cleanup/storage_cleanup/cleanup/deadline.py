@@ -12,6 +12,11 @@ from storage_cleanup.model.reasons import Reason
 _log = logging.getLogger(__name__)
 
 
+def clock() -> float:
+    """Return seconds that go on while the machine, or this process, is asleep."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Watch:
     """Tells when to stop taking work. Safe to ask from several threads.
 

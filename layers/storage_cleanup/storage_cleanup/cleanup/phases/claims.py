@@ -1,12 +1,14 @@
 """The first stage of phase 2: finds candidates, has the database decide, and says what is kept and why."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker
+from storage_cleanup.cleanup.deadline import clock
 from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.model.account import PhaseResult
 from storage_cleanup.model.reasons import Reason
@@ -31,11 +33,14 @@ class Page:
         Jobs that have been claimed and whose file is gone already.
     is_adopted
         An earlier run made the claims; nobody knows what it has asked Storage for.
+    until
+        When the claims' lease is over, by ``deadline.clock``.
     """
 
     claims: Sequence[Verdict] = ()
     gone: Sequence[UUID] = ()
     is_adopted: bool = False
+    until: float = math.inf
 
 
 @dataclass
@@ -61,17 +66,24 @@ class Claims:
         While several runs are at work, each looks through its own share first, and then for what others have left.
         """
         if not self.order.dry_run and self.order.plan is None:
-            while not self._check_stop() and (adopted := self.database.adopt(self.order.run, self._page_size())):
+            while not self._check_stop() and (page := self._adopt()):
                 self.assert_may_delete()
-                yield self._take(adopted, is_adopted=True)
+                yield page
         for self._own_share in (True, False):
             self._after = FIRST_PAGE
-            while not self._check_stop() and (page := self._due(self._page_size())):
+            while not self._check_stop() and (due := self._due(self._page_size())):
                 self.assert_may_delete()
-                self._after = (page[-1].since, page[-1].job_id)
-                yield self._claim([candidate for candidate in page if candidate.job_id not in self._looked_at])
+                self._after = (due[-1].since, due[-1].job_id)
+                until = clock() + self.order.lease_seconds
+                claimed = self._claim([candidate for candidate in due if candidate.job_id not in self._looked_at])
+                yield replace(claimed, until=until)
             if self.order.dry_run or self.order.plan:  # they see all at once
                 return
+
+    def _adopt(self) -> Page | None:
+        until = clock() + self.order.lease_seconds
+        adopted = self.database.adopt(self.order.run, self._page_size())
+        return replace(self._take(adopted, is_adopted=True), until=until) if adopted else None
 
     def _due(self, size: int) -> list[Candidate]:
         return self.database.due(

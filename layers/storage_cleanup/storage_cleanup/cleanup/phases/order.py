@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from storage_cleanup.limits import LEASE_SECONDS
+
 
 @dataclass(frozen=True)
 class Order:
@@ -24,6 +26,8 @@ class Order:
         Whether a job stays that rows of other tables refer to.
     page_size
         How many things are looked at together.
+    lease_seconds
+        How long after it was asked for a claim may be acted on.
     plan
         Only the jobs of this dry run, or None for all.
     stop
@@ -37,6 +41,7 @@ class Order:
     dry_run: bool
     plan: UUID | None
     stop: Callable[[], str | None]
+    lease_seconds: float = LEASE_SECONDS
     grace: timedelta = timedelta(0)
     owners_only: bool = True
     keep_dependents: bool = True

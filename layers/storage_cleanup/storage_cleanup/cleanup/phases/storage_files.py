@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -24,6 +24,7 @@ from uuid import UUID
 
 from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker
 from storage_cleanup.cleanup.concurrency import Pace
+from storage_cleanup.cleanup.deadline import clock
 from storage_cleanup.cleanup.phases.claims import Claims, Page, one_an_object
 from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.errors import BreakerOpenError, ObjectStoreError, StorageCleanupError
@@ -133,20 +134,27 @@ class _Removals:
                 while len(self._in_flight) >= self.pace.limit and not self.order.stop():
                     self._confirm_what_has_ended(self._in_flight)
                 self.result.stopped = self.order.stop()
-                if self.breaker.reason or self.result.stopped:
+                if self.breaker.reason or self.result.stopped or clock() > page.until:
                     break
-                self._send(threads, bucket, Page(list(claims), is_adopted=page.is_adopted))
+                self._send(threads, bucket, replace(page, claims=list(claims)))
                 unsent = [claim for claim in unsent if claim.bucket_id != bucket]
         finally:
-            self._give_back(Page(unsent, is_adopted=page.is_adopted))
+            self._give_back(replace(page, claims=unsent))
 
     def _send(self, threads: ThreadPoolExecutor, bucket: str, page: Page) -> None:
         names = [str(claim.object_name) for claim in one_an_object(page.claims)]
         for start in range(0, len(names), self.order.page_size):
             batch = set(names[start : start + self.order.page_size])
-            request = threads.submit(self.store.remove, bucket, sorted(batch))
+            request = threads.submit(self._ask, bucket, sorted(batch), page.until)
             claims = [claim for claim in page.claims if claim.object_name in batch]
-            self._in_flight[request] = Page(claims, is_adopted=page.is_adopted)
+            self._in_flight[request] = replace(page, claims=claims)
+
+    def _ask(self, bucket: str, names: Sequence[str], until: float) -> Removal:
+        """Have objects removed; but who was asleep till the lease was over sends nothing."""
+        if clock() > until:
+            late = ObjectStoreError("the claim's lease was over before the request could be sent", code="lease_over")
+            return Removal(failed=dict.fromkeys(names, late))
+        return self.store.remove(bucket, names)
 
     def _give_back_what_is_ahead(self) -> None:
         for future in self._ahead:
