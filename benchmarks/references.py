@@ -29,14 +29,14 @@ def _delete(ground: Ground, *, is_indexed: bool) -> float:
         project.seed(_ROWS, stored=False)
         with project.connect("postgres") as owner:
             owner.execute("create table notes (job uuid references render_jobs on delete set null)")
-            owner.execute("insert into notes select id from render_jobs limit 3")
+            owner.execute("insert into notes select job_id from storage_cleanup.candidate limit 3")
             if is_indexed:
                 owner.execute("create index on notes (job)")
             owner.execute("analyze notes")
             owner.execute(
                 "insert into storage_cleanup.deletion (job_id, run_id, state, bucket_id, object_name) "
                 "select id, %s, 'file_deleted', 'images', substr(storage_cleanup.object_key(output_url), 8) "
-                "from render_jobs",
+                "from render_jobs where id not in (select id from storage_cleanup.mention)",
                 (_RUN,),
             )
         with project.connect() as superuser:
