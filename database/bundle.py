@@ -102,9 +102,7 @@ class Room:
     def functions(self) -> dict[str, str]:
         """Each file of functions by its name, who may call them, and what has to happen around it."""
         subjects = [f"functions/{subject}.sql" for subject in _FUNCTIONS]
-        return {
-            name: self.read(name) for name in ("functions_before.sql", *subjects, "worker.sql", "functions_after.sql")
-        }
+        return {name: self.read(name) for name in ("functions_before.sql", *subjects, "worker.sql")}
 
     def bundle(self) -> str:
         """Return the text of ``install.sql``."""

@@ -189,6 +189,14 @@ create table storage_cleanup.candidate (
 create index candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
 create index candidate_unsaved on storage_cleanup.candidate (unsaved_at) where unsaved_at is not null;
 
+-- Jobs that an asset has let go, and when; the next run takes them for candidates. Only ever added to by the application's
+-- transactions, without a key: two of them must not wait for each other at a candidate.
+create table storage_cleanup.unsaved (
+    job_id  uuid not null,
+    at      timestamptz not null default clock_timestamp()
+);
+create index unsaved_job on storage_cleanup.unsaved (job_id);
+
 -- What a dry run found: an override may delete these jobs and no others.
 create table storage_cleanup.plan_job (
     run_id    uuid not null references storage_cleanup.run on delete cascade,
@@ -442,9 +450,13 @@ begin
     -- Where it may begin and end …
     ends := array[value, btrim(value, E' \t\n\r\f\x0B')];
     ends := ends || array[split_part(ends[1], '#', 1), split_part(ends[2], '#', 1)];
-    ends := ends || array(select left(each, strpos(each, '?') - 1) from unnest(ends) as each where strpos(each, '?') > 0)
-                 || array(select left(each, length(each) - strpos(reverse(each), '?')) from unnest(ends) as each where strpos(each, '?') > 0);
+    ends := ends || array(       -- before any of the first question marks, or before the last
+        select array_to_string((string_to_array(each, '?'))[:marks], '?')
+        from unnest(ends) as each
+        cross join lateral (select cardinality(string_to_array(each, '?')) - 1) as has (most)
+        cross join lateral (select generate_series(1, least(most, 8)) union select most where most > 0) as cut (marks));
     foreach path in array array(select distinct each from unnest(ends) as each) loop
+        continue when length(path) > 3500;      -- no name is that long, even with all of its characters encoded
         -- … and what of it may be the address, before the object's own path.
         path := regexp_replace(path, '^([a-zA-Z][a-zA-Z0-9+.-]*:)?//[^/]*/?', '');
         for i in 1 .. 4 loop
@@ -518,20 +530,16 @@ as $$
     select 'storage_cleanup_render_job_id', 'on public.user_assets using hash ((metadata ->> ''render_job_id''))'
 $$;
 
--- What is wrong with each index: 'missing', 'invalid', 'outdated'; null when nothing is. An index keeps what a function
--- answered when the row was written, so its comment says which definition and which functions it was built with.
+-- What is wrong with each index: 'missing', 'invalid', 'outdated'; null when nothing is. Its comment says of which definition
+-- it was built.
 create or replace function storage_cleanup.index_state() returns table (name text, definition text, fingerprint text, fault text)
 language sql stable set search_path = ''
 as $$
-    select wanted.name, wanted.definition, wanted.fingerprint, case
+    select wanted.name, wanted.definition, md5(wanted.definition), case
         when indexrelid is null then 'missing'
         when not (indisvalid and indisready) then 'invalid'
-        when obj_description(indexrelid, 'pg_class') is distinct from wanted.fingerprint then 'outdated' end
-    from (select index.name, index.definition, md5(index.definition || coalesce((
-                     select string_agg(prosrc, '' order by proname)
-                     from regexp_matches(index.definition, 'storage_cleanup\.\w+', 'g') as called
-                     join pg_proc on pg_proc.oid = to_regproc(called[1])), '')) as fingerprint
-          from storage_cleanup.wanted_indexes() as index) as wanted
+        when obj_description(indexrelid, 'pg_class') is distinct from md5(wanted.definition) then 'outdated' end
+    from storage_cleanup.wanted_indexes() as wanted
     left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
     order by wanted.name
 $$;
@@ -587,9 +595,8 @@ declare
 begin
     select * into strict made from storage_cleanup.wanted_triggers() where name = wanted;
     execute format('create or replace trigger %I %s', made.name, made.definition);
-    if made.enabled <> 'O' then
-        execute format('alter table %s enable %s trigger %I', made.of_table,
-                       case made.enabled when 'A' then 'always' else 'replica' end, made.name);
+    if made.enabled = 'R' then
+        execute format('alter table %s enable replica trigger %I', made.of_table, made.name);
     end if;
     update storage_cleanup.first_look set fingerprint = null, done_at = null;
 end $$;
@@ -704,6 +711,18 @@ begin
     return taken;
 end $$;
 
+-- Takes these jobs, and their rows, as far as nobody holds them; returns those.
+create or replace function storage_cleanup.take_jobs(jobs uuid[]) returns uuid[]
+language plpgsql security definer set search_path = '' set enable_seqscan = off
+as $$
+declare
+    taken integer[] := storage_cleanup.take(storage_cleanup.slots(jobs, '{}'));
+begin
+    return array(select id from public.render_jobs
+                 where id in (select job from unnest(jobs) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
+                 order by id for update skip locked);
+end $$;
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/renders.sql
 
@@ -719,7 +738,8 @@ create or replace function storage_cleanup.read_part(output_url text) returns te
 language sql immutable parallel safe
 return case when octet_length(output_url) > 8192 then substr(output_url, 1, 8192) || ' ' || octet_length(output_url) else output_url end;
 
--- Notes what these jobs point at now; `mode` is that of note_assets. What an asset needed through a job, it goes on to need when the job points elsewhere.
+-- Notes what these jobs point at now; `mode` is that of note_assets. What an asset needed through a job, it goes on to need
+-- when the job points elsewhere.
 create or replace function storage_cleanup.note_holders(
     jobs uuid[], urls text[], mode text, out taken bigint[], out former bigint[], out movers uuid[])
 language plpgsql
@@ -783,12 +803,18 @@ begin
     end if;
 end $$;
 
--- Forgets jobs that are gone; what assets needed through them, they go on to need.
+-- Forgets jobs that are gone, and are not there again; what assets needed through them, they go on to need.
 create or replace function storage_cleanup.forget_jobs(jobs uuid[]) returns void
 language sql
 as $$
-    with stale as (delete from storage_cleanup.holder where job_id = any (jobs) returning job_id, object),
-         forgotten as (delete from storage_cleanup.candidate where job_id = any (jobs))
+    with stale as (
+        delete from storage_cleanup.holder
+        where job_id = any (jobs) and not exists (select from public.render_jobs where id = job_id) returning job_id, object
+    ),
+    forgotten as (
+        delete from storage_cleanup.candidate
+        where job_id = any (jobs) and not exists (select from public.render_jobs where id = job_id)
+    )
     insert into storage_cleanup.reference (source, object, job_id)
     select distinct source, object, job_id from stale join storage_cleanup.mention on id = job_id
     where not exists (select from storage_cleanup.reference as known
@@ -879,6 +905,18 @@ begin atomic
     where text #>> '{}' ~ '/|[.][A-Za-z0-9]+[[:space:]]*([?#]|$)' limit 1001;       -- a slash, or an extension
 end;
 
+-- The jobs that hold these objects, but for an object that more than a thousand hold: that is a placeholder, and stays.
+create or replace function storage_cleanup.holders_of(objects bigint[]) returns uuid[]
+language sql stable
+as $$
+    select array(
+        select distinct job_id
+        from unnest(objects) as wanted
+        cross join lateral (select array(select job_id from storage_cleanup.holder where object = wanted limit 1001) as jobs) as holding
+        cross join lateral unnest(holding.jobs) as job_id
+        where cardinality(holding.jobs) <= 1000)
+$$;
+
 -- Refuses what names a job, or an object, that is being removed; and a job whose own file (`files`) has gone.
 create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[], files bigint[]) returns void
 language plpgsql
@@ -916,23 +954,14 @@ begin
     end if;
 end $$;
 
--- These jobs, and the jobs of these objects, may have lost what kept them: they are worth a look again, once their users
--- have had time to take that back. One that is no candidate any more was old enough when it was found saved.
+-- These jobs, and the jobs of these objects, may have lost what kept them.
 create or replace function storage_cleanup.let_go(jobs uuid[], objects bigint[]) returns void
 language sql
 as $$
-    -- Waits for a claim that still saw the job saved, and is about to forget it; and holds off the next one.
-    select storage_cleanup.hold(jobs, objects);
-    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file, unsaved_at)
-    select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url),
-           clock_timestamp()
-    from public.render_jobs
-    where status = 'completed' and id = any (jobs || array(
-        select job_id from unnest(objects) as gone
-        cross join lateral (select array(select job_id from storage_cleanup.holder where object = gone limit 1001) as jobs) as holding
-        cross join lateral unnest(holding.jobs) as job_id
-        where cardinality(holding.jobs) <= 1000))       -- what more jobs share is never removed
-    on conflict (job_id) do update set unsaved_at = excluded.unsaved_at
+    insert into storage_cleanup.unsaved (job_id)
+    select unnest(jobs)
+    union
+    select unnest(storage_cleanup.holders_of(objects))
 $$;
 
 -- Every UUID that these assets hold, anywhere and in any spelling. Its own user is in every asset, and is no job.
@@ -1273,6 +1302,7 @@ declare
     of_assets constant oid := 'public.user_assets'::regclass;
     differing text[];
     jobs      uuid[];
+    objects   bigint[];
     found     bigint;
 begin
     perform storage_cleanup.forget_jobs(array(
@@ -1285,10 +1315,19 @@ begin
         from public.render_jobs where id = any (jobs[i : i + 4999]);
     end loop;
 
-    perform storage_cleanup.forget_assets(array(
-        select source from (select source from storage_cleanup.mention union select source from storage_cleanup.reference) as noted
+    -- In one statement: an asset that is inserted again after the look, with the same id, keeps what it says then.
+    with noted as materialized (
+        select source from storage_cleanup.mention union select source from storage_cleanup.reference
+    ),
+    gone as materialized (
+        select source from noted
         where starts_with(source, of_assets || ':')
-          and source not in (select storage_cleanup.source(of_assets, id::text) from public.user_assets)));
+          and source not in (select storage_cleanup.source(of_assets, id::text) from public.user_assets)
+    ),
+    unsaid as (delete from storage_cleanup.mention where source in (select source from gone) returning id),
+    unneeded as (delete from storage_cleanup.reference where source in (select source from gone) returning object)
+    select array(select id from unsaid), array(select object from unneeded) into jobs, objects;
+    perform storage_cleanup.let_go(jobs, objects);
     differing := array(select storage_cleanup.differing_assets());
     for i in 1 .. cardinality(differing) by 5000 loop
         perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'change', false)
@@ -1439,7 +1478,7 @@ end $$;
 
 -- What a first run that sees no reference goes by: whether there are assets and more than 20 completed jobs, and the usual
 -- keys of the metadata, from a sample.
-create or replace function storage_cleanup.first_look() returns table (has_assets boolean, has_jobs boolean, keys text[])
+create or replace function storage_cleanup.first_run_facts() returns table (has_assets boolean, has_jobs boolean, keys text[])
 language sql stable security definer set search_path = ''
 as $$
     select exists (select from public.user_assets),
@@ -1485,6 +1524,34 @@ end $$;
 
 -- Runs: opened, kept alive, judged by what they leave, closed, forgotten.
 
+-- Makes candidates of what was let go, once their users have had time to take that back. One that is no candidate any more was
+-- old enough when it was found saved. At most 50,000 at a time: a whole table of assets may have been emptied.
+create or replace function storage_cleanup.take_up_unsaved() returns void
+language plpgsql set enable_seqscan = off
+as $$
+declare
+    jobs  uuid[];
+    times timestamptz[];
+begin
+    with taken as (
+        delete from storage_cleanup.unsaved
+        where ctid = any (array(select ctid from storage_cleanup.unsaved limit 50000 for update skip locked))
+        returning job_id, at
+    )
+    select array_agg(job_id), array_agg(last_at) into jobs, times
+    from (select job_id, max(at) as last_at from taken group by job_id) as gone;
+    if jobs is null then
+        return;
+    end if;
+    -- Waits for a claim that still saw one of them saved, and is about to forget the candidate for it.
+    perform storage_cleanup.hold(jobs, '{}');
+    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file, unsaved_at)
+    select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url), last_at
+    from unnest(jobs, times) as gone (job_id, last_at) join public.render_jobs on id = job_id and status = 'completed'
+    order by id
+    on conflict (job_id) do update set unsaved_at = greatest(candidate.unsaved_at, excluded.unsaved_at);
+end $$;
+
 -- Opens a run. Runs that died are closed first, and candidates are looked at again when more may be touched than before.
 create or replace function storage_cleanup.start_run(
     this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb, override_of uuid) returns void
@@ -1501,6 +1568,8 @@ begin
     end if;
 
     -- An override is judged by what is there now, and settles it, even when there is nothing left for it to delete.
+    perform storage_cleanup.take_up_unsaved();
+
     insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of, counted_assets)
     values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of,
             case when start_run.override_of is not null then storage_cleanup.count_saved() end);
@@ -1704,7 +1773,9 @@ begin
             -- One that is no candidate hasn't been seen to complete: it waits until it is found (compare).
             when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
                 then 'job_too_young'
-            when candidate.unsaved_at >= now() - grace then 'just_unsaved'
+            when candidate.unsaved_at >= now() - grace
+                 or exists (select from storage_cleanup.unsaved where unsaved.job_id = job.id and at >= now() - grace)
+                then 'just_unsaved'
             when exists (select from storage_cleanup.reference where reference.object = storage_cleanup.hash('user:' || fields.user_id))
                 then 'asset_unread'
             when owners_only and present and fields.user_id is distinct from object.owner then 'not_the_owners'
@@ -1752,10 +1823,23 @@ begin
     where key <> all (crowded) and not exists (select from decided where decided.id = asked.id);
 end $$;
 
+-- What has to be so for any claim.
+create or replace function storage_cleanup.assert_may_claim(this_run uuid, max_age interval) returns void
+language plpgsql
+as $$
+begin
+    perform storage_cleanup.assert_trust();
+    perform storage_cleanup.assert_age(max_age);
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'claims are made at read committed, or the second look would see no more than the first';
+    end if;
+    perform storage_cleanup.beat(this_run);
+end $$;
+
 -- Claims what may go of these jobs, and says why the rest is kept.
 create or replace function storage_cleanup.claim(
     this_run uuid, jobs uuid[], keys text[], max_age interval, dry_run boolean, plan uuid, foreign_urls text[] default '{}',
-    grace interval default '0', owners_only boolean default false, keep_dependents boolean default true)
+    grace interval default '0', owners_only boolean default true, keep_dependents boolean default true)
 returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
@@ -1766,12 +1850,7 @@ declare
     free_keys text[];
     free      uuid[];
 begin
-    perform storage_cleanup.assert_trust();
-    perform storage_cleanup.assert_age(max_age);
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception 'claims are made at read committed, or the second look would see no more than the first';
-    end if;
-    perform storage_cleanup.beat(this_run);
+    perform storage_cleanup.assert_may_claim(this_run, max_age);
 
     if not dry_run then
         -- First the objects' locks …
@@ -1785,17 +1864,7 @@ begin
             join unnest(taken) as own (slot) using (slot)
             join unnest(taken) as bare (bare_slot) using (bare_slot));
         -- … then those of the jobs that hold them, for none can be added now …
-        free := array(      -- but not of a placeholder that thousands share: it stays anyway
-            select distinct job_id
-            from unnest(objects) as wanted
-            cross join lateral (select array(select job_id from storage_cleanup.holder where object = wanted limit 1001) as jobs) as holding
-            cross join lateral unnest(holding.jobs) as job_id
-            where cardinality(holding.jobs) <= 1000);
-        taken := array(select unnest(taken) union select unnest(storage_cleanup.take(storage_cleanup.slots(free, '{}'))));
-        free := array(
-            select id from public.render_jobs
-            where id in (select job from unnest(free) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
-            order by id for update skip locked);
+        free := storage_cleanup.take_jobs(storage_cleanup.holders_of(objects));
     end if;
     -- … and only then, in statements of their own, a look at who needs them.
     return query
@@ -1836,11 +1905,12 @@ end $$;
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/confirm.sql
 
--- Which of these claims are of an object that is another upload by now, or of a job that was rendered again since?
-create or replace function storage_cleanup.replaced_among(jobs uuid[]) returns setof uuid
+-- Which of these claims are of an object that is another upload by now, or of a job that was rendered again since? And is
+-- there an object of that name?
+create or replace function storage_cleanup.replaced_among(jobs uuid[]) returns table (job_id uuid, is_there boolean)
 language sql stable security definer set search_path = '' set enable_seqscan = off
 as $$
-    select claim.job_id
+    select claim.job_id, stored.id is not null
     from unnest(jobs) as asked (job_id)
     cross join lateral (
         select * from storage_cleanup.deletion as ledger where ledger.job_id = asked.job_id and state = 'claimed' limit 1) as claim
@@ -1888,13 +1958,13 @@ begin
         select other.job_id
         from storage_cleanup.deletion as one
         join storage_cleanup.deletion as other
-            on other.bucket_id || '/' || other.object_name = one.bucket_id || '/' || one.object_name
+            on other.object = one.object
         left join storage_cleanup.run as owner on owner.id = other.run_id
         where one.job_id = any (adopted) and other.job_id <> all (adopted)
           and other.state = 'claimed' and other.run_id <> this_run and (owner.id is null or not storage_cleanup.is_alive(owner))
         order by other.job_id
         for update of other skip locked);
-    -- The guard lets no save pass while a claim stands; if one did (the guard was off), the file stays.
+    -- No save passes while a claim stands; if one did (the triggers were off), the file stays.
     keys := array(select bucket_id || '/' || object_name from storage_cleanup.deletion where deletion.job_id = any (adopted));
     holders := array(select storage_cleanup.saved_among(adopted || array(
         select job_id from storage_cleanup.holder
@@ -1910,7 +1980,7 @@ begin
     saved := array(select deletion.job_id from storage_cleanup.deletion
                    where deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
     perform storage_cleanup.release(saved, 'saved');
-    replaced := array(select unnest(array(select storage_cleanup.replaced_among(adopted))) except select unnest(saved));
+    replaced := array(select replaced.job_id from storage_cleanup.replaced_among(adopted) as replaced except select unnest(saved));
     perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with given_up as (
@@ -2006,7 +2076,7 @@ declare
 begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.beat(this_run);
-    replaced := array(select storage_cleanup.replaced_among(jobs));
+    replaced := array(select replaced.job_id from storage_cleanup.replaced_among(jobs) as replaced where is_there);
     perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with checked as materialized (      -- one look into each index for each job, whatever the planner thinks of the ledger
@@ -2086,7 +2156,7 @@ begin
         for update skip locked);
     locked := array(select id from public.render_jobs where id = any (batch) order by id for update skip locked);
 
-    -- The guard lets nobody save these; but a row that somebody needs is worth more than order.
+    -- Nobody can save these; but a row that somebody needs is worth more than order.
     saved := array(select storage_cleanup.saved_among(batch));
     kept := array(     -- rendered again, or uploaded again under the same name
         select job.id from public.render_jobs as job
@@ -2170,25 +2240,16 @@ language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
-    taken     integer[];
     locked    uuid[];
     saved     uuid[];
     dependent uuid[] := '{}';
     going     uuid[];
 begin
-    perform storage_cleanup.assert_trust();
-    perform storage_cleanup.assert_age(max_age);
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception 'claims are made at read committed, or the second look would see no more than the first';
-    end if;
-    perform storage_cleanup.beat(this_run);
+    perform storage_cleanup.assert_may_claim(this_run, max_age);
     if dry_run then
         locked := array(select id from public.render_jobs where id = any (jobs));
     else
-        taken := storage_cleanup.take(storage_cleanup.slots(jobs, '{}'));
-        locked := array(select id from public.render_jobs
-                        where id in (select job from unnest(jobs) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
-                        order by id for update skip locked);
+        locked := storage_cleanup.take_jobs(jobs);
     end if;
     saved := array(select storage_cleanup.saved_among(locked));
     if keep_dependents then
@@ -2198,6 +2259,7 @@ begin
         select id from public.render_jobs join storage_cleanup.candidate on candidate.job_id = id
         where id = any (locked) and id <> all (saved || dependent) and status = 'completed'
           and (unsaved_at is null or unsaved_at < now() - grace)
+          and not exists (select from storage_cleanup.unsaved where unsaved.job_id = id and at >= now() - grace)
           and greatest(created_at, candidate.completed_at) < now() - max_age
           and not storage_cleanup.has_file(output_url)
           and not exists (select from storage_cleanup.deletion as ledger
@@ -2226,7 +2288,9 @@ begin
             when storage_cleanup.has_file(job.output_url) then 'job_changed'
             when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
                 then 'job_too_young'
-            when candidate.unsaved_at >= now() - grace then 'just_unsaved'
+            when candidate.unsaved_at >= now() - grace
+                 or exists (select from storage_cleanup.unsaved where unsaved.job_id = job.id and at >= now() - grace)
+                then 'just_unsaved'
             when job.id = any (dependent) then 'has_dependents'
             when plan is not null and planned.job_id is null then 'not_in_plan'
             else 'already_claimed' end as reason
@@ -2445,7 +2509,7 @@ as $$
     where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
         'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'start_run', 'due', 'park', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
-        'compare_if_due', 'prune', 'judge_saved', 'most_saved', 'first_look', 'finish_run', 'stored', 'orphans', 'completed',
+        'compare_if_due', 'prune', 'judge_saved', 'most_saved', 'first_run_facts', 'finish_run', 'stored', 'orphans', 'completed',
         'assets', 'integrity', 'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])
 $$;
 
@@ -2463,25 +2527,6 @@ declare
 begin
     for needed in select storage_cleanup.worker_functions() loop
         execute format('grant execute on function %s to storage_cleanup_worker', needed);
-    end loop;
-end $$;
-
--- ---------------------------------------------------------------------------------------------------------------
--- functions_after.sql
-
--- An index keeps what a function answered when the row was written. One whose function has changed is outdated from this
--- moment on, whatever is installed later; nothing is claimed until it has been built again.
-do $$
-declare
-    outdated regclass;
-begin
-    for outdated in
-        select distinct objid::regclass
-        from storage_cleanup_changed
-        join pg_depend on refclassid = 'pg_proc'::regclass and refobjid = function and classid = 'pg_class'::regclass
-        join pg_class on pg_class.oid = objid and relkind = 'i'
-    loop
-        execute format('comment on index %s is null', outdated);
     end loop;
 end $$;
 

@@ -35,6 +35,7 @@ def age_jobs(connection: psycopg.Connection[Any], jobs: Collection[UUID], age: t
             "unsaved_at = unsaved_at - %(age)s where job_id = any(%(jobs)s)",
             {"age": age, "jobs": list(jobs)},
         )
+        connection.execute("update storage_cleanup.unsaved set at = at - %s where job_id = any(%s)", (age, list(jobs)))
 
 
 class Link(StrEnum):

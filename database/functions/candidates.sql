@@ -136,6 +136,7 @@ declare
     of_assets constant oid := 'public.user_assets'::regclass;
     differing text[];
     jobs      uuid[];
+    objects   bigint[];
     found     bigint;
 begin
     perform storage_cleanup.forget_jobs(array(
@@ -148,10 +149,19 @@ begin
         from public.render_jobs where id = any (jobs[i : i + 4999]);
     end loop;
 
-    perform storage_cleanup.forget_assets(array(
-        select source from (select source from storage_cleanup.mention union select source from storage_cleanup.reference) as noted
+    -- In one statement: an asset that is inserted again after the look, with the same id, keeps what it says then.
+    with noted as materialized (
+        select source from storage_cleanup.mention union select source from storage_cleanup.reference
+    ),
+    gone as materialized (
+        select source from noted
         where starts_with(source, of_assets || ':')
-          and source not in (select storage_cleanup.source(of_assets, id::text) from public.user_assets)));
+          and source not in (select storage_cleanup.source(of_assets, id::text) from public.user_assets)
+    ),
+    unsaid as (delete from storage_cleanup.mention where source in (select source from gone) returning id),
+    unneeded as (delete from storage_cleanup.reference where source in (select source from gone) returning object)
+    select array(select id from unsaid), array(select object from unneeded) into jobs, objects;
+    perform storage_cleanup.let_go(jobs, objects);
     differing := array(select storage_cleanup.differing_assets());
     for i in 1 .. cardinality(differing) by 5000 loop
         perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'change', false)

@@ -76,7 +76,9 @@ begin
             -- One that is no candidate hasn't been seen to complete: it waits until it is found (compare).
             when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
                 then 'job_too_young'
-            when candidate.unsaved_at >= now() - grace then 'just_unsaved'
+            when candidate.unsaved_at >= now() - grace
+                 or exists (select from storage_cleanup.unsaved where unsaved.job_id = job.id and at >= now() - grace)
+                then 'just_unsaved'
             when exists (select from storage_cleanup.reference where reference.object = storage_cleanup.hash('user:' || fields.user_id))
                 then 'asset_unread'
             when owners_only and present and fields.user_id is distinct from object.owner then 'not_the_owners'
@@ -124,10 +126,23 @@ begin
     where key <> all (crowded) and not exists (select from decided where decided.id = asked.id);
 end $$;
 
+-- What has to be so for any claim.
+create or replace function storage_cleanup.assert_may_claim(this_run uuid, max_age interval) returns void
+language plpgsql
+as $$
+begin
+    perform storage_cleanup.assert_trust();
+    perform storage_cleanup.assert_age(max_age);
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'claims are made at read committed, or the second look would see no more than the first';
+    end if;
+    perform storage_cleanup.beat(this_run);
+end $$;
+
 -- Claims what may go of these jobs, and says why the rest is kept.
 create or replace function storage_cleanup.claim(
     this_run uuid, jobs uuid[], keys text[], max_age interval, dry_run boolean, plan uuid, foreign_urls text[] default '{}',
-    grace interval default '0', owners_only boolean default false, keep_dependents boolean default true)
+    grace interval default '0', owners_only boolean default true, keep_dependents boolean default true)
 returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint, output_url text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
@@ -138,12 +153,7 @@ declare
     free_keys text[];
     free      uuid[];
 begin
-    perform storage_cleanup.assert_trust();
-    perform storage_cleanup.assert_age(max_age);
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception 'claims are made at read committed, or the second look would see no more than the first';
-    end if;
-    perform storage_cleanup.beat(this_run);
+    perform storage_cleanup.assert_may_claim(this_run, max_age);
 
     if not dry_run then
         -- First the objects' locks …
@@ -157,17 +167,7 @@ begin
             join unnest(taken) as own (slot) using (slot)
             join unnest(taken) as bare (bare_slot) using (bare_slot));
         -- … then those of the jobs that hold them, for none can be added now …
-        free := array(      -- but not of a placeholder that thousands share: it stays anyway
-            select distinct job_id
-            from unnest(objects) as wanted
-            cross join lateral (select array(select job_id from storage_cleanup.holder where object = wanted limit 1001) as jobs) as holding
-            cross join lateral unnest(holding.jobs) as job_id
-            where cardinality(holding.jobs) <= 1000);
-        taken := array(select unnest(taken) union select unnest(storage_cleanup.take(storage_cleanup.slots(free, '{}'))));
-        free := array(
-            select id from public.render_jobs
-            where id in (select job from unnest(free) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
-            order by id for update skip locked);
+        free := storage_cleanup.take_jobs(storage_cleanup.holders_of(objects));
     end if;
     -- … and only then, in statements of their own, a look at who needs them.
     return query

@@ -1,8 +1,9 @@
--- Which of these claims are of an object that is another upload by now, or of a job that was rendered again since?
-create or replace function storage_cleanup.replaced_among(jobs uuid[]) returns setof uuid
+-- Which of these claims are of an object that is another upload by now, or of a job that was rendered again since? And is
+-- there an object of that name?
+create or replace function storage_cleanup.replaced_among(jobs uuid[]) returns table (job_id uuid, is_there boolean)
 language sql stable security definer set search_path = '' set enable_seqscan = off
 as $$
-    select claim.job_id
+    select claim.job_id, stored.id is not null
     from unnest(jobs) as asked (job_id)
     cross join lateral (
         select * from storage_cleanup.deletion as ledger where ledger.job_id = asked.job_id and state = 'claimed' limit 1) as claim
@@ -50,13 +51,13 @@ begin
         select other.job_id
         from storage_cleanup.deletion as one
         join storage_cleanup.deletion as other
-            on other.bucket_id || '/' || other.object_name = one.bucket_id || '/' || one.object_name
+            on other.object = one.object
         left join storage_cleanup.run as owner on owner.id = other.run_id
         where one.job_id = any (adopted) and other.job_id <> all (adopted)
           and other.state = 'claimed' and other.run_id <> this_run and (owner.id is null or not storage_cleanup.is_alive(owner))
         order by other.job_id
         for update of other skip locked);
-    -- The guard lets no save pass while a claim stands; if one did (the guard was off), the file stays.
+    -- No save passes while a claim stands; if one did (the triggers were off), the file stays.
     keys := array(select bucket_id || '/' || object_name from storage_cleanup.deletion where deletion.job_id = any (adopted));
     holders := array(select storage_cleanup.saved_among(adopted || array(
         select job_id from storage_cleanup.holder
@@ -72,7 +73,7 @@ begin
     saved := array(select deletion.job_id from storage_cleanup.deletion
                    where deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
     perform storage_cleanup.release(saved, 'saved');
-    replaced := array(select unnest(array(select storage_cleanup.replaced_among(adopted))) except select unnest(saved));
+    replaced := array(select replaced.job_id from storage_cleanup.replaced_among(adopted) as replaced except select unnest(saved));
     perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with given_up as (
@@ -168,7 +169,7 @@ declare
 begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.beat(this_run);
-    replaced := array(select storage_cleanup.replaced_among(jobs));
+    replaced := array(select replaced.job_id from storage_cleanup.replaced_among(jobs) as replaced where is_there);
     perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with checked as materialized (      -- one look into each index for each job, whatever the planner thinks of the ledger

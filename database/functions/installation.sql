@@ -13,20 +13,16 @@ as $$
     select 'storage_cleanup_render_job_id', 'on public.user_assets using hash ((metadata ->> ''render_job_id''))'
 $$;
 
--- What is wrong with each index: 'missing', 'invalid', 'outdated'; null when nothing is. An index keeps what a function
--- answered when the row was written, so its comment says which definition and which functions it was built with.
+-- What is wrong with each index: 'missing', 'invalid', 'outdated'; null when nothing is. Its comment says of which definition
+-- it was built.
 create or replace function storage_cleanup.index_state() returns table (name text, definition text, fingerprint text, fault text)
 language sql stable set search_path = ''
 as $$
-    select wanted.name, wanted.definition, wanted.fingerprint, case
+    select wanted.name, wanted.definition, md5(wanted.definition), case
         when indexrelid is null then 'missing'
         when not (indisvalid and indisready) then 'invalid'
-        when obj_description(indexrelid, 'pg_class') is distinct from wanted.fingerprint then 'outdated' end
-    from (select index.name, index.definition, md5(index.definition || coalesce((
-                     select string_agg(prosrc, '' order by proname)
-                     from regexp_matches(index.definition, 'storage_cleanup\.\w+', 'g') as called
-                     join pg_proc on pg_proc.oid = to_regproc(called[1])), '')) as fingerprint
-          from storage_cleanup.wanted_indexes() as index) as wanted
+        when obj_description(indexrelid, 'pg_class') is distinct from md5(wanted.definition) then 'outdated' end
+    from storage_cleanup.wanted_indexes() as wanted
     left join pg_index on indexrelid = to_regclass(format('public.%I', wanted.name))
     order by wanted.name
 $$;
@@ -82,9 +78,8 @@ declare
 begin
     select * into strict made from storage_cleanup.wanted_triggers() where name = wanted;
     execute format('create or replace trigger %I %s', made.name, made.definition);
-    if made.enabled <> 'O' then
-        execute format('alter table %s enable %s trigger %I', made.of_table,
-                       case made.enabled when 'A' then 'always' else 'replica' end, made.name);
+    if made.enabled = 'R' then
+        execute format('alter table %s enable replica trigger %I', made.of_table, made.name);
     end if;
     update storage_cleanup.first_look set fingerprint = null, done_at = null;
 end $$;

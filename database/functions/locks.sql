@@ -37,3 +37,15 @@ begin
     update storage_cleanup.lock set n = n + 1 where slot = any (taken);
     return taken;
 end $$;
+
+-- Takes these jobs, and their rows, as far as nobody holds them; returns those.
+create or replace function storage_cleanup.take_jobs(jobs uuid[]) returns uuid[]
+language plpgsql security definer set search_path = '' set enable_seqscan = off
+as $$
+declare
+    taken integer[] := storage_cleanup.take(storage_cleanup.slots(jobs, '{}'));
+begin
+    return array(select id from public.render_jobs
+                 where id in (select job from unnest(jobs) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
+                 order by id for update skip locked);
+end $$;

@@ -106,7 +106,7 @@ end $$;
 
 -- What a first run that sees no reference goes by: whether there are assets and more than 20 completed jobs, and the usual
 -- keys of the metadata, from a sample.
-create or replace function storage_cleanup.first_look() returns table (has_assets boolean, has_jobs boolean, keys text[])
+create or replace function storage_cleanup.first_run_facts() returns table (has_assets boolean, has_jobs boolean, keys text[])
 language sql stable security definer set search_path = ''
 as $$
     select exists (select from public.user_assets),

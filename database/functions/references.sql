@@ -17,6 +17,18 @@ begin atomic
     where text #>> '{}' ~ '/|[.][A-Za-z0-9]+[[:space:]]*([?#]|$)' limit 1001;       -- a slash, or an extension
 end;
 
+-- The jobs that hold these objects, but for an object that more than a thousand hold: that is a placeholder, and stays.
+create or replace function storage_cleanup.holders_of(objects bigint[]) returns uuid[]
+language sql stable
+as $$
+    select array(
+        select distinct job_id
+        from unnest(objects) as wanted
+        cross join lateral (select array(select job_id from storage_cleanup.holder where object = wanted limit 1001) as jobs) as holding
+        cross join lateral unnest(holding.jobs) as job_id
+        where cardinality(holding.jobs) <= 1000)
+$$;
+
 -- Refuses what names a job, or an object, that is being removed; and a job whose own file (`files`) has gone.
 create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[], files bigint[]) returns void
 language plpgsql
@@ -54,23 +66,14 @@ begin
     end if;
 end $$;
 
--- These jobs, and the jobs of these objects, may have lost what kept them: they are worth a look again, once their users
--- have had time to take that back. One that is no candidate any more was old enough when it was found saved.
+-- These jobs, and the jobs of these objects, may have lost what kept them.
 create or replace function storage_cleanup.let_go(jobs uuid[], objects bigint[]) returns void
 language sql
 as $$
-    -- Waits for a claim that still saw the job saved, and is about to forget it; and holds off the next one.
-    select storage_cleanup.hold(jobs, objects);
-    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file, unsaved_at)
-    select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url),
-           clock_timestamp()
-    from public.render_jobs
-    where status = 'completed' and id = any (jobs || array(
-        select job_id from unnest(objects) as gone
-        cross join lateral (select array(select job_id from storage_cleanup.holder where object = gone limit 1001) as jobs) as holding
-        cross join lateral unnest(holding.jobs) as job_id
-        where cardinality(holding.jobs) <= 1000))       -- what more jobs share is never removed
-    on conflict (job_id) do update set unsaved_at = excluded.unsaved_at
+    insert into storage_cleanup.unsaved (job_id)
+    select unnest(jobs)
+    union
+    select unnest(storage_cleanup.holders_of(objects))
 $$;
 
 -- Every UUID that these assets hold, anywhere and in any spelling. Its own user is in every asset, and is no job.

@@ -10,7 +10,8 @@ create or replace function storage_cleanup.read_part(output_url text) returns te
 language sql immutable parallel safe
 return case when octet_length(output_url) > 8192 then substr(output_url, 1, 8192) || ' ' || octet_length(output_url) else output_url end;
 
--- Notes what these jobs point at now; `mode` is that of note_assets. What an asset needed through a job, it goes on to need when the job points elsewhere.
+-- Notes what these jobs point at now; `mode` is that of note_assets. What an asset needed through a job, it goes on to need
+-- when the job points elsewhere.
 create or replace function storage_cleanup.note_holders(
     jobs uuid[], urls text[], mode text, out taken bigint[], out former bigint[], out movers uuid[])
 language plpgsql
@@ -74,12 +75,18 @@ begin
     end if;
 end $$;
 
--- Forgets jobs that are gone; what assets needed through them, they go on to need.
+-- Forgets jobs that are gone, and are not there again; what assets needed through them, they go on to need.
 create or replace function storage_cleanup.forget_jobs(jobs uuid[]) returns void
 language sql
 as $$
-    with stale as (delete from storage_cleanup.holder where job_id = any (jobs) returning job_id, object),
-         forgotten as (delete from storage_cleanup.candidate where job_id = any (jobs))
+    with stale as (
+        delete from storage_cleanup.holder
+        where job_id = any (jobs) and not exists (select from public.render_jobs where id = job_id) returning job_id, object
+    ),
+    forgotten as (
+        delete from storage_cleanup.candidate
+        where job_id = any (jobs) and not exists (select from public.render_jobs where id = job_id)
+    )
     insert into storage_cleanup.reference (source, object, job_id)
     select distinct source, object, job_id from stale join storage_cleanup.mention on id = job_id
     where not exists (select from storage_cleanup.reference as known

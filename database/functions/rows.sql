@@ -51,7 +51,7 @@ begin
         for update skip locked);
     locked := array(select id from public.render_jobs where id = any (batch) order by id for update skip locked);
 
-    -- The guard lets nobody save these; but a row that somebody needs is worth more than order.
+    -- Nobody can save these; but a row that somebody needs is worth more than order.
     saved := array(select storage_cleanup.saved_among(batch));
     kept := array(     -- rendered again, or uploaded again under the same name
         select job.id from public.render_jobs as job
@@ -135,25 +135,16 @@ language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
-    taken     integer[];
     locked    uuid[];
     saved     uuid[];
     dependent uuid[] := '{}';
     going     uuid[];
 begin
-    perform storage_cleanup.assert_trust();
-    perform storage_cleanup.assert_age(max_age);
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception 'claims are made at read committed, or the second look would see no more than the first';
-    end if;
-    perform storage_cleanup.beat(this_run);
+    perform storage_cleanup.assert_may_claim(this_run, max_age);
     if dry_run then
         locked := array(select id from public.render_jobs where id = any (jobs));
     else
-        taken := storage_cleanup.take(storage_cleanup.slots(jobs, '{}'));
-        locked := array(select id from public.render_jobs
-                        where id in (select job from unnest(jobs) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
-                        order by id for update skip locked);
+        locked := storage_cleanup.take_jobs(jobs);
     end if;
     saved := array(select storage_cleanup.saved_among(locked));
     if keep_dependents then
@@ -163,6 +154,7 @@ begin
         select id from public.render_jobs join storage_cleanup.candidate on candidate.job_id = id
         where id = any (locked) and id <> all (saved || dependent) and status = 'completed'
           and (unsaved_at is null or unsaved_at < now() - grace)
+          and not exists (select from storage_cleanup.unsaved where unsaved.job_id = id and at >= now() - grace)
           and greatest(created_at, candidate.completed_at) < now() - max_age
           and not storage_cleanup.has_file(output_url)
           and not exists (select from storage_cleanup.deletion as ledger
@@ -191,7 +183,9 @@ begin
             when storage_cleanup.has_file(job.output_url) then 'job_changed'
             when (greatest(job.created_at, candidate.completed_at) < now() - max_age and candidate.job_id is not null) is not true
                 then 'job_too_young'
-            when candidate.unsaved_at >= now() - grace then 'just_unsaved'
+            when candidate.unsaved_at >= now() - grace
+                 or exists (select from storage_cleanup.unsaved where unsaved.job_id = job.id and at >= now() - grace)
+                then 'just_unsaved'
             when job.id = any (dependent) then 'has_dependents'
             when plan is not null and planned.job_id is null then 'not_in_plan'
             else 'already_claimed' end as reason

@@ -1,5 +1,33 @@
 -- Runs: opened, kept alive, judged by what they leave, closed, forgotten.
 
+-- Makes candidates of what was let go, once their users have had time to take that back. One that is no candidate any more was
+-- old enough when it was found saved. At most 50,000 at a time: a whole table of assets may have been emptied.
+create or replace function storage_cleanup.take_up_unsaved() returns void
+language plpgsql set enable_seqscan = off
+as $$
+declare
+    jobs  uuid[];
+    times timestamptz[];
+begin
+    with taken as (
+        delete from storage_cleanup.unsaved
+        where ctid = any (array(select ctid from storage_cleanup.unsaved limit 50000 for update skip locked))
+        returning job_id, at
+    )
+    select array_agg(job_id), array_agg(last_at) into jobs, times
+    from (select job_id, max(at) as last_at from taken group by job_id) as gone;
+    if jobs is null then
+        return;
+    end if;
+    -- Waits for a claim that still saw one of them saved, and is about to forget the candidate for it.
+    perform storage_cleanup.hold(jobs, '{}');
+    insert into storage_cleanup.candidate (job_id, since, completed_at, has_file, unsaved_at)
+    select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url), last_at
+    from unnest(jobs, times) as gone (job_id, last_at) join public.render_jobs on id = job_id and status = 'completed'
+    order by id
+    on conflict (job_id) do update set unsaved_at = greatest(candidate.unsaved_at, excluded.unsaved_at);
+end $$;
+
 -- Opens a run. Runs that died are closed first, and candidates are looked at again when more may be touched than before.
 create or replace function storage_cleanup.start_run(
     this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb, override_of uuid) returns void
@@ -16,6 +44,8 @@ begin
     end if;
 
     -- An override is judged by what is there now, and settles it, even when there is nothing left for it to delete.
+    perform storage_cleanup.take_up_unsaved();
+
     insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of, counted_assets)
     values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of,
             case when start_run.override_of is not null then storage_cleanup.count_saved() end);

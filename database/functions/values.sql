@@ -93,9 +93,13 @@ begin
     -- Where it may begin and end …
     ends := array[value, btrim(value, E' \t\n\r\f\x0B')];
     ends := ends || array[split_part(ends[1], '#', 1), split_part(ends[2], '#', 1)];
-    ends := ends || array(select left(each, strpos(each, '?') - 1) from unnest(ends) as each where strpos(each, '?') > 0)
-                 || array(select left(each, length(each) - strpos(reverse(each), '?')) from unnest(ends) as each where strpos(each, '?') > 0);
+    ends := ends || array(       -- before any of the first question marks, or before the last
+        select array_to_string((string_to_array(each, '?'))[:marks], '?')
+        from unnest(ends) as each
+        cross join lateral (select cardinality(string_to_array(each, '?')) - 1) as has (most)
+        cross join lateral (select generate_series(1, least(most, 8)) union select most where most > 0) as cut (marks));
     foreach path in array array(select distinct each from unnest(ends) as each) loop
+        continue when length(path) > 3500;      -- no name is that long, even with all of its characters encoded
         -- … and what of it may be the address, before the object's own path.
         path := regexp_replace(path, '^([a-zA-Z][a-zA-Z0-9+.-]*:)?//[^/]*/?', '');
         for i in 1 .. 4 loop

@@ -63,6 +63,14 @@ create table storage_cleanup.candidate (
 create index candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
 create index candidate_unsaved on storage_cleanup.candidate (unsaved_at) where unsaved_at is not null;
 
+-- Jobs that an asset has let go, and when; the next run takes them for candidates. Only ever added to by the application's
+-- transactions, without a key: two of them must not wait for each other at a candidate.
+create table storage_cleanup.unsaved (
+    job_id  uuid not null,
+    at      timestamptz not null default clock_timestamp()
+);
+create index unsaved_job on storage_cleanup.unsaved (job_id);
+
 -- What a dry run found: an override may delete these jobs and no others.
 create table storage_cleanup.plan_job (
     run_id    uuid not null references storage_cleanup.run on delete cascade,

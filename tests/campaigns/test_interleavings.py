@@ -13,6 +13,8 @@ from local.application import TWO_HOURS, age_jobs
 from local.postgres import Database
 
 KEY = "images/a.png"
+USER = UUID(int=1)
+START = "select storage_cleanup.start_run(gen_random_uuid(), 'manual', false, '{}', '{}', null)"
 Connection = psycopg.Connection[Any]
 
 
@@ -21,8 +23,9 @@ def cleaner(database: Database) -> Iterator[Connection]:
     with database.connect() as connection:
         connection.execute("insert into storage.buckets (id, name) values ('images', 'images')")
         connection.execute(
-            "insert into storage.objects (bucket_id, name, created_at, updated_at) "
-            "values ('images', 'a.png', now() - interval '2 hours', now() - interval '2 hours')"
+            "insert into storage.objects (bucket_id, name, owner_id, created_at, updated_at) "
+            "values ('images', 'a.png', %s, now() - interval '2 hours', now() - interval '2 hours')",
+            (str(USER),),
         )
         yield connection
 
@@ -38,8 +41,8 @@ def add_job(connection: Connection) -> UUID:
     job = uuid4()
     connection.execute(
         "insert into render_jobs (id, user_id, status, output_url) "
-        "values (%s, gen_random_uuid(), 'completed', '/storage/v1/object/public/' || %s)",
-        (job, KEY),
+        "values (%s, %s, 'completed', '/storage/v1/object/public/' || %s)",
+        (job, USER, KEY),
     )
     age_jobs(connection, [job], TWO_HOURS)
     return job
@@ -89,8 +92,10 @@ def test_a_new_job_of_a_file_that_has_gone_can_not_be_saved(
         save(user, add_job(user))
 
 
-def test_an_unsave_waits_for_a_claim_that_has_seen_the_save(cleaner: Connection, user: Connection) -> None:
-    """The claim is about to forget the candidate, because it is saved."""
+def test_an_unsave_waits_for_nobody_and_is_not_forgotten_with_the_candidate(
+    cleaner: Connection, user: Connection
+) -> None:
+    """A claim still sees the save, and is about to forget the candidate because of it."""
     job = add_job(cleaner)
     save(user, job)
     with cleaner.transaction():
@@ -100,7 +105,29 @@ def test_an_unsave_waits_for_a_claim_that_has_seen_the_save(cleaner: Connection,
         ).fetchone()
         assert outcome == ("saved",)
         user.execute("set lock_timeout = '100ms'")
-        with pytest.raises(pg.LockNotAvailable):
-            user.execute("delete from user_assets")
-    user.execute("delete from user_assets")
+        user.execute("delete from user_assets")
+        with pytest.raises(pg.LockNotAvailable):  # but the run that takes it up waits for the claim
+            user.execute(START)
+    cleaner.execute(START)
     assert cleaner.execute("select job_id from storage_cleanup.candidate").fetchall() == [(job,)]
+
+
+def test_two_transactions_that_unsave_the_same_jobs_crosswise_wait_for_nobody(
+    cleaner: Connection, user: Connection, database: Database
+) -> None:
+    jobs = [add_job(cleaner) for _ in range(2)]
+    with database.connect(autocommit=False) as other:
+        for connection in (user, other):
+            connection.execute("set lock_timeout = '100ms'")
+            for job in jobs:
+                save(connection, job)
+        user.execute("begin")
+        other.commit()
+        mine = "delete from user_assets where metadata ->> 'render_job_id' = %s and ctid = any (array("
+        first = f"{mine}select min(ctid) from user_assets where metadata ->> 'render_job_id' = %s))"
+        last = f"{mine}select max(ctid) from user_assets where metadata ->> 'render_job_id' = %s))"
+        for job in jobs:
+            assert user.execute(first.encode(), (str(job), str(job))).rowcount == 1
+        for job in reversed(jobs):
+            assert other.execute(last.encode(), (str(job), str(job))).rowcount == 1
+        user.execute("commit")

@@ -449,3 +449,21 @@ def test_a_run_that_was_asleep_past_its_lease_asks_for_nothing(
     assert len(application.files()) == 3
     application.save_many(renders)
     assert kept(cleanup()) == {"saved": 3}
+
+
+def test_a_file_that_was_removed_is_said_so_when_its_job_was_rendered_again_meanwhile(
+    app: ModuleType, application: Application, cleanup: Cleanup, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render = application.render()
+
+    class Overtaken(ObjectStore):
+        def remove(self, bucket: str, names: Sequence[str]) -> Removal:
+            if bucket == render.bucket:
+                owner.execute("update render_jobs set status = 'running' where id = %s", (render.job_id,))
+            return super().remove(bucket, names)
+
+    monkeypatch.setattr(app, "ObjectStore", Overtaken)
+    answer = cleanup()
+    assert answer["phases"]["storage_files"]["deleted"] == 1
+    assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"rendered_again": 1}
+    assert application.jobs() == {render.job_id}

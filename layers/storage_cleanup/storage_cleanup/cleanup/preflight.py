@@ -160,7 +160,7 @@ class Preflight:
         counted = self._database.judge_saved(self._run)
         fallen = judge_reference_set(counted.saved, counted.before, self._settings.max_saved_drop_percent)
         is_first = counted.before is None and not counted.saved
-        blind = judge_first_run(**asdict(self._database.first_look())) if is_first else None
+        blind = judge_first_run(**asdict(self._database.first_run_facts())) if is_first else None
         if self._options.dry_run:
             if reason := fallen or blind:
                 _log.warning("Only an override could delete anything: %s", reason)

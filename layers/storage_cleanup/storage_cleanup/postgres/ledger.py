@@ -90,7 +90,7 @@ class ReferenceSet:
 
 
 @dataclass(frozen=True)
-class FirstLook:
+class FirstRunFacts:
     """What a first run that sees no reference goes by; ``keys`` are the usual ones of the assets' metadata."""
 
     has_assets: bool
@@ -189,9 +189,9 @@ class Database(Adapter):
         """Count the reference set now, and note it for the run. Costs a scan of ``user_assets``."""
         return self._rows(ReferenceSet, "judge_saved", this_run=run)[0]
 
-    def first_look(self) -> FirstLook:
+    def first_run_facts(self) -> FirstRunFacts:
         """Return whether there is something that a project without any reference shouldn't have."""
-        return self._rows(FirstLook, "first_look")[0]
+        return self._rows(FirstRunFacts, "first_run_facts")[0]
 
     def plan(self, plan: UUID) -> Plan | None:
         """Return the dry run of that id, or None."""
