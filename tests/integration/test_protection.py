@@ -272,6 +272,16 @@ def test_truncated_assets_need_nothing_any_more(
     assert owner.execute("select count(*) from storage_cleanup.reference").fetchone() == (0,)
 
 
+def test_what_is_noted_is_not_all_that_is_looked_at(
+    application: Application, cleanup: Cleanup, owner: Connection
+) -> None:
+    render = application.render()
+    application.save(render)
+    owner.execute("delete from storage_cleanup.mention where id = %s", (render.job_id,))
+    owner.execute("delete from storage_cleanup.reference")
+    assert kept(cleanup()) == {"saved": 1}
+
+
 # -- a claim against whoever joins its object ------------------------------------------------------------------------
 
 
