@@ -131,3 +131,26 @@ def test_two_transactions_that_unsave_the_same_jobs_crosswise_wait_for_nobody(
         for job in reversed(jobs):
             assert other.execute(last.encode(), (str(job), str(job))).rowcount == 1
         user.execute("commit")
+
+
+@pytest.mark.parametrize(
+    "housekeeping",
+    ["delete from render_jobs where id = %s", "update render_jobs set output_url = null where id = %s"],
+    ids=["its row is deleted", "its URL is taken away"],
+)
+def test_a_file_outlives_its_job_although_the_save_and_the_url_were_written_at_the_same_time(
+    cleaner: Connection, user: Connection, database: Database, housekeeping: str
+) -> None:
+    """Neither transaction sees what the other notes, so what the asset needs is noted when the job lets go of it."""
+    orphan, job = add_job(cleaner), uuid4()
+    cleaner.execute("insert into render_jobs (id, user_id, status) values (%s, %s, 'running')", (job, USER))
+    with database.connect(autocommit=False) as renderer:
+        url = f"/storage/v1/object/public/{KEY}"
+        renderer.execute("update render_jobs set status = 'completed', output_url = %s where id = %s", (url, job))
+        save(user, job)
+    cleaner.execute(housekeeping.encode(), (job,))
+    outcome = cleaner.execute(
+        "select outcome from storage_cleanup.claim(gen_random_uuid(), %s, %s, interval '1 hour', false, null)",
+        ([orphan], [KEY]),
+    ).fetchone()
+    assert outcome == ("asset_points_at_file",)
