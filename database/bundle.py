@@ -32,6 +32,7 @@ _TAIL = "\ncommit;\n"
 _FUNCTIONS = (
     *(
         "suitability",
+        "application",
         "values",
         "installation",
         "locks",

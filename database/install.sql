@@ -29,7 +29,7 @@ as $$
         where relnamespace = to_regnamespace('public') and relname in ('render_jobs', 'user_assets')
     ),
     field as (      -- what the functions read, and of which types
-        select relation.name as of_table, relation.oid as relation, wanted.name, wanted.types, attnum, atttypid::regtype::text as type
+        select relation.name as of_table, relation.oid as relation, wanted.name, wanted.types, attnum, attnotnull, atttypid::regtype::text as type
         from (values ('public.render_jobs', 'id', array['uuid']), ('public.render_jobs', 'status', null),
                      ('public.render_jobs', 'output_url', null), ('public.render_jobs', 'created_at', null),
                      ('public.user_assets', 'id', null), ('public.user_assets', 'metadata', array['jsonb', 'json']))
@@ -55,9 +55,11 @@ as $$
     select 'columns', format('%s.%s is of type %s, and must be %s', of_table, name, type, types[1])
     from field where type <> all (types)
     union all
-    select 'job_id', 'public.render_jobs.id has neither a primary key nor a unique index of its own'
+    select 'row_id', format('%s.%s may be null, and must name a row', of_table, name) from field where name = 'id' and not attnotnull
+    union all
+    select 'row_id', format('%s.%s has neither a primary key nor a unique index of its own', of_table, name)
     from field
-    where of_table = 'public.render_jobs' and name = 'id' and type = 'uuid'
+    where name = 'id' and attnum is not null
       and not exists (select from pg_index
                       where indrelid = relation and indisunique and indisvalid and indimmediate and indpred is null
                         and indnkeyatts = 1 and indkey[0] = attnum)
@@ -318,7 +320,7 @@ as $$
         where relnamespace = to_regnamespace('public') and relname in ('render_jobs', 'user_assets')
     ),
     field as (      -- what the functions read, and of which types
-        select relation.name as of_table, relation.oid as relation, wanted.name, wanted.types, attnum, atttypid::regtype::text as type
+        select relation.name as of_table, relation.oid as relation, wanted.name, wanted.types, attnum, attnotnull, atttypid::regtype::text as type
         from (values ('public.render_jobs', 'id', array['uuid']), ('public.render_jobs', 'status', null),
                      ('public.render_jobs', 'output_url', null), ('public.render_jobs', 'created_at', null),
                      ('public.user_assets', 'id', null), ('public.user_assets', 'metadata', array['jsonb', 'json']))
@@ -344,12 +346,42 @@ as $$
     select 'columns', format('%s.%s is of type %s, and must be %s', of_table, name, type, types[1])
     from field where type <> all (types)
     union all
-    select 'job_id', 'public.render_jobs.id has neither a primary key nor a unique index of its own'
+    select 'row_id', format('%s.%s may be null, and must name a row', of_table, name) from field where name = 'id' and not attnotnull
+    union all
+    select 'row_id', format('%s.%s has neither a primary key nor a unique index of its own', of_table, name)
     from field
-    where of_table = 'public.render_jobs' and name = 'id' and type = 'uuid'
+    where name = 'id' and attnum is not null
       and not exists (select from pg_index
                       where indrelid = relation and indisunique and indisvalid and indimmediate and indpred is null
                         and indnkeyatts = 1 and indkey[0] = attnum)
+$$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/application.sql
+
+-- The application's tables, as they are read here: under names of our own, so that no column of theirs, whatever it is
+-- called, is taken for one of ours. PostgreSQL makes each part of the query that asks.
+
+create or replace function storage_cleanup.job()
+returns table (id uuid, status text, output_url text, created_at timestamptz, user_id text, fields jsonb)
+language sql stable parallel safe
+as $$
+    select job.*
+    from (select null::text as user_id) as absent       -- stands in where the table has no such column
+    cross join lateral (
+        select each.id, each.status::text, each.output_url::text, each.created_at::timestamptz, user_id::text, to_jsonb(each.*)
+        from public.render_jobs as each) as job
+$$;
+
+-- How a row of the application is called where it is noted.
+create or replace function storage_cleanup.source(of_table oid, id text) returns text
+language sql immutable parallel safe
+return of_table || ':' || id;
+
+create or replace function storage_cleanup.asset() returns table (source text, fields jsonb)
+language sql stable parallel safe
+as $$
+    select storage_cleanup.source('public.user_assets'::regclass, each.id::text), to_jsonb(each.*) from public.user_assets as each
 $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -608,6 +640,7 @@ end $$;
 create or replace function storage_cleanup.look_at_slice(blocks integer) returns boolean
 language plpgsql set search_path = ''
 as $$
+#variable_conflict use_variable
 declare
     now_like constant text := storage_cleanup.fingerprint();
     reasons  constant text := (select string_agg(sentence, '; ') from storage_cleanup.distrust() where code <> 'changed');
@@ -627,20 +660,22 @@ begin
     beyond := format('(%s,0)', look.block + blocks);
 
     if look.of_table = 'render_jobs' then
-        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
-        from public.render_jobs where ctid >= first and ctid < beyond and output_url is not null;
+        perform storage_cleanup.note_holders(array_agg(job.id), array_agg(storage_cleanup.read_part(job.output_url)), 'add')
+        from public.render_jobs as job where job.ctid >= first and job.ctid < beyond and job.output_url is not null;
         insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
         select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url)
-        from public.render_jobs as job
-        where ctid >= first and ctid < beyond and status = 'completed'
+        from (select job.id, job.output_url, job.created_at from public.render_jobs as job
+              where job.ctid >= first and job.ctid < beyond and job.status = 'completed') as job
+        where true
           and not exists (select from storage_cleanup.mention where mention.id = job.id)
           and not exists (select from storage_cleanup.candidate where job_id = job.id)
           and not exists (select from storage_cleanup.deletion where job_id = job.id and state <> 'released')
         order by id
         on conflict do nothing;
     else
-        perform storage_cleanup.note_assets(array_agg(storage_cleanup.source(tableoid, id::text)), array_agg(to_jsonb(asset.*)), 'add', false)
-        from public.user_assets as asset where ctid >= first and ctid < beyond;
+        perform storage_cleanup.note_assets(
+            array_agg(storage_cleanup.source(asset.tableoid, asset.id::text)), array_agg(to_jsonb(asset.*)), 'add', false)
+        from public.user_assets as asset where asset.ctid >= first and asset.ctid < beyond;
     end if;
 
     if (look.block + blocks) * current_setting('block_size')::bigint < pg_relation_size(('public.' || look.of_table)::regclass) then
@@ -655,13 +690,12 @@ begin
     jobs := array(select storage_cleanup.differing_jobs());
     for i in 1 .. cardinality(jobs) by 5000 loop
         perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
-        from public.render_jobs where id = any (jobs[i : i + 4999]);
+        from storage_cleanup.job() where id = any (jobs[i : i + 4999]);
     end loop;
     assets := array(select storage_cleanup.differing_assets());
     for i in 1 .. cardinality(assets) by 5000 loop
         perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'add', false)
-        from (select storage_cleanup.source(tableoid, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset) as asset
-        where source = any (assets[i : i + 4999]);
+        from storage_cleanup.asset() where source = any (assets[i : i + 4999]);
     end loop;
     update storage_cleanup.first_look set done_at = clock_timestamp();
     update storage_cleanup.comparison set last_at = clock_timestamp(), fingerprint = now_like;
@@ -715,12 +749,13 @@ end $$;
 create or replace function storage_cleanup.take_jobs(jobs uuid[]) returns uuid[]
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 declare
     taken integer[] := storage_cleanup.take(storage_cleanup.slots(jobs, '{}'));
 begin
-    return array(select id from public.render_jobs
-                 where id in (select job from unnest(jobs) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
-                 order by id for update skip locked);
+    return array(select job.id from public.render_jobs as job
+                 where job.id in (select asked.id from unnest(jobs) as asked (id) join unnest(taken) as own (slot) on own.slot = storage_cleanup.slot(asked.id))
+                 order by job.id for update skip locked);
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -745,6 +780,9 @@ create or replace function storage_cleanup.note_holders(
 language plpgsql
 as $$
 begin
+    if mode = 'new' and exists (select from storage_cleanup.holder where job_id = any (jobs)) then
+        mode := 'change';
+    end if;
     with wanted as materialized (
         select distinct job, storage_cleanup.hash(unnest(storage_cleanup.readings(url))) as object
         from unnest(jobs, urls) as written (job, url)
@@ -777,10 +815,10 @@ create or replace function storage_cleanup.note_jobs(jobs uuid[], urls text[], c
 language plpgsql
 as $$
 declare
-    seen_at constant timestamptz := clock_timestamp();
-    taken   bigint[];
-    former  bigint[];
-    movers  uuid[];
+    seen_at   constant timestamptz := clock_timestamp();
+    taken     bigint[];
+    former    bigint[];
+    movers    uuid[];
 begin
     select * into taken, former, movers from storage_cleanup.note_holders(jobs, urls, mode);
     if taken <> '{}' or former <> '{}' then
@@ -799,7 +837,7 @@ begin
     on conflict (job_id) do update set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null;
     if mode = 'change' then
         delete from storage_cleanup.candidate
-        where job_id in (select job from unnest(jobs, completed) as written (job, is_completed) where is_completed is not true);
+        where job_id in (select job from unnest(jobs, completed) as written (job, is_completed) where not is_completed);
     end if;
 end $$;
 
@@ -809,11 +847,11 @@ language sql
 as $$
     with stale as (
         delete from storage_cleanup.holder
-        where job_id = any (jobs) and not exists (select from public.render_jobs where id = job_id) returning job_id, object
+        where job_id = any (jobs) and not exists (select from storage_cleanup.job() where id = job_id) returning job_id, object
     ),
     forgotten as (
         delete from storage_cleanup.candidate
-        where job_id = any (jobs) and not exists (select from public.render_jobs where id = job_id)
+        where job_id = any (jobs) and not exists (select from storage_cleanup.job() where id = job_id)
     )
     insert into storage_cleanup.reference (source, object, job_id)
     select distinct source, object, job_id from stale join storage_cleanup.mention on id = job_id
@@ -821,27 +859,36 @@ as $$
                       where known.source = mention.source and known.object = stale.object and known.job_id = stale.job_id)
 $$;
 
+-- What is noted is what the table says now: a statement within the statement may have written the row again meanwhile, and has
+-- had its own triggers before these. A row that isn't to be seen any more counts as it was written.
 create or replace function storage_cleanup.jobs_written() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 declare
     jobs      uuid[];
     urls      text[];
     completed boolean[];
-    gone      uuid[];
 begin
     if tg_op = 'INSERT' then
-        select array_agg(id), array_agg(storage_cleanup.read_part(output_url)), array_agg(status = 'completed')
+        select array_agg(written.id),
+               array_agg(storage_cleanup.read_part(case when job.id is null then written.output_url else job.output_url end)),
+               array_agg(coalesce(case when job.id is null then written.status::text else job.status end = 'completed', false))
         into jobs, urls, completed
-        from new_rows where status = 'completed' or output_url is not null;
-    else        -- never joined: a plan for one row would be kept for ten thousand
-        select array_agg(id), array_agg(url), array_agg(is_completed) into jobs, urls, completed
-        from (select id, storage_cleanup.read_part(output_url) as url, coalesce(status = 'completed', false) as is_completed from new_rows
-              except select id, storage_cleanup.read_part(output_url), coalesce(status = 'completed', false) from old_rows) as changed;
-        select array_agg(id) into gone from (select id from old_rows except select id from new_rows) as former;
-    end if;
-    if gone is not null then
-        perform storage_cleanup.forget_jobs(gone);
+        from new_rows as written
+        left join lateral (select * from storage_cleanup.job() as job where job.id = written.id limit 1) as job on true
+        where written.status = 'completed' or written.output_url is not null;
+    else        -- old and new are never joined: a plan for one row would be kept for ten thousand
+        select array_agg(changed.id), array_agg(case when job.id is null then changed.url else storage_cleanup.read_part(job.output_url) end),
+               array_agg(case when job.id is null then changed.is_completed else coalesce(job.status = 'completed', false) end)
+        into jobs, urls, completed
+        from (select written.id, storage_cleanup.read_part(written.output_url) as url, coalesce(written.status = 'completed', false) as is_completed
+              from new_rows as written
+              except select former.id, storage_cleanup.read_part(former.output_url), coalesce(former.status = 'completed', false)
+              from old_rows as former) as changed
+        left join lateral (select * from storage_cleanup.job() as job where job.id = changed.id limit 1) as job on true;
+        perform storage_cleanup.forget_jobs(array(
+            select former.id from old_rows as former except select written.id from new_rows as written));
     end if;
     if jobs is not null then
         perform storage_cleanup.note_jobs(jobs, urls, completed, case tg_op when 'INSERT' then 'new' else 'change' end);
@@ -852,9 +899,10 @@ end $$;
 create or replace function storage_cleanup.jobs_gone() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 begin
     if tg_op = 'DELETE' then
-        perform storage_cleanup.forget_jobs(array(select id from old_rows));
+        perform storage_cleanup.forget_jobs(array(select former.id from old_rows as former));
     else
         perform storage_cleanup.forget_jobs(array(
             select job_id from storage_cleanup.holder union select job_id from storage_cleanup.candidate));
@@ -865,6 +913,7 @@ end $$;
 create or replace function storage_cleanup.job_applied() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 begin
     if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then
         perform storage_cleanup.forget_jobs(array[old.id]);
@@ -872,8 +921,10 @@ begin
     if tg_op = 'INSERT' or tg_op = 'UPDATE'
        and (storage_cleanup.read_part(new.output_url), new.status = 'completed')
            is distinct from (storage_cleanup.read_part(old.output_url), old.status = 'completed') then
-        perform storage_cleanup.note_jobs(array[new.id], array[storage_cleanup.read_part(new.output_url)],
-                                          array[new.status = 'completed'], 'change');
+        perform storage_cleanup.note_jobs(
+            array[new.id], array[storage_cleanup.read_part(case when job.id is null then new.output_url else job.output_url end)],
+            array[coalesce(case when job.id is null then new.status::text else job.status end = 'completed', false)], 'change')
+        from (select new.id) as written left join storage_cleanup.job() as job on job.id = written.id;
     end if;
     return null;
 end $$;
@@ -891,11 +942,6 @@ return greatest(coalesce(created_at, now()), 'epoch');
 --
 -- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves. Whose
 -- rights and settings apply, the triggers say, and what they call goes by that: saying it in each took a third of the time.
-
--- How a row of the application is called where it is noted.
-create or replace function storage_cleanup.source(of_table oid, id text) returns text
-language sql immutable parallel safe
-return of_table || ':' || id;
 
 -- The texts of an asset that may mean objects: those of its columns, their arrays and their JSON, at most 1001 of them.
 create or replace function storage_cleanup.texts_in(asset jsonb) returns setof text
@@ -927,7 +973,7 @@ begin
     select job_id into taken from storage_cleanup.deletion
     where job_id = any (jobs) and state <> 'released'
       and not (state = 'done' and exists (      -- the row has stayed, and has another file or never had one
-          select from public.render_jobs as job
+          select from storage_cleanup.job() as job
           where job.id = job_id and (object_name is null
                                      or storage_cleanup.object_key(job.output_url) <> bucket_id || '/' || object_name)))
     limit 1;
@@ -1005,6 +1051,10 @@ declare
     lost_jobs uuid[] := '{}';
     lost      bigint[] := '{}';
 begin
+    if mode = 'new' and exists (select from storage_cleanup.mention where source = any (sources)
+                                union all select from storage_cleanup.reference where source = any (sources)) then
+        mode := 'change';
+    end if;
     if mode = 'change' then
         with said as materialized (select * from storage_cleanup.said_by(sources, assets)),
         unsaid as (
@@ -1088,25 +1138,33 @@ end $$;
 
 -- The triggers of the assets' tables. For each statement, so that rows in bulk cost little; after it, so that no trigger of
 -- the application's can change what was read; without a list of columns, so that none can be given what this doesn't see.
+-- What is noted is what the table says now: a statement within the statement may have written the row again meanwhile, and
+-- has had its own triggers before these.
 create or replace function storage_cleanup.assets_written() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 declare
     sources text[];
     assets  jsonb[];
-    gone    text[];
 begin
     if tg_op = 'INSERT' then
-        select array_agg(storage_cleanup.source(tg_relid, id::text)), array_agg(to_jsonb(asset)) into sources, assets from new_rows as asset;
-    else        -- never joined: a plan for one row would be kept for ten thousand
-        select array_agg(storage_cleanup.source(tg_relid, changed.id)), array_agg(changed.fields) into sources, assets
-        from (select id::text, to_jsonb(asset) as fields from new_rows as asset
-              except select id::text, to_jsonb(asset) from old_rows as asset) as changed;
-        select array_agg(storage_cleanup.source(tg_relid, former.id)) into gone
-        from (select id::text from old_rows except select id::text from new_rows) as former;
-    end if;
-    if gone is not null then
-        perform storage_cleanup.forget_assets(gone);
+        select array_agg(storage_cleanup.source(tg_relid, written.id::text)), array_agg(coalesce(stored.fields, to_jsonb(written.*)))
+        into sources, assets
+        from new_rows as written
+        left join lateral (
+            select to_jsonb(asset.*) as fields from public.user_assets as asset where asset.id = written.id limit 1) as stored on true;
+    else        -- old and new are never joined: a plan for one row would be kept for ten thousand
+        select array_agg(storage_cleanup.source(tg_relid, changed.id::text)), array_agg(coalesce(stored.fields, changed.fields))
+        into sources, assets
+        from (select written.id, to_jsonb(written.*) as fields from new_rows as written
+              except select former.id, to_jsonb(former.*) from old_rows as former) as changed
+        left join lateral (
+            select to_jsonb(asset.*) as fields from public.user_assets as asset where asset.id = changed.id limit 1) as stored on true;
+        perform storage_cleanup.forget_assets(array(
+            select storage_cleanup.source(tg_relid, former.id::text)
+            from (select each.id from old_rows as each except select each.id from new_rows as each) as former
+            where not exists (select from public.user_assets as asset where asset.id = former.id)));
     end if;
     if sources is not null then
         perform storage_cleanup.note_assets(sources, assets, case tg_op when 'INSERT' then 'new' else 'change' end, true);
@@ -1117,9 +1175,12 @@ end $$;
 create or replace function storage_cleanup.assets_gone() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 begin
     if tg_op = 'DELETE' then
-        perform storage_cleanup.forget_assets(array(select storage_cleanup.source(tg_relid, id::text) from old_rows));
+        perform storage_cleanup.forget_assets(array(
+            select storage_cleanup.source(tg_relid, former.id::text) from old_rows as former
+            where not exists (select from public.user_assets as asset where asset.id = former.id)));
     else
         perform storage_cleanup.forget_assets(array(
             select source from storage_cleanup.mention where starts_with(source, tg_relid || ':')
@@ -1132,12 +1193,15 @@ end $$;
 create or replace function storage_cleanup.asset_applied() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 begin
-    if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then
+    if (tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id)
+       and not exists (select from public.user_assets as asset where asset.id = old.id) then
         perform storage_cleanup.forget_assets(array[storage_cleanup.source(tg_relid, old.id::text)]);
     end if;
     if tg_op <> 'DELETE' then
-        perform storage_cleanup.note_assets(array[storage_cleanup.source(tg_relid, new.id::text)], array[to_jsonb(new)],
+        perform storage_cleanup.note_assets(array[storage_cleanup.source(tg_relid, new.id::text)],
+                                            array[coalesce((select to_jsonb(asset.*) from public.user_assets as asset where asset.id = new.id), to_jsonb(new))],
                                             case tg_op when 'INSERT' then 'new' else 'change' end, true);
     end if;
     return null;
@@ -1147,9 +1211,9 @@ end $$;
 create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid
 language sql stable security definer set search_path = '' set enable_seqscan = off
 as $$
-    select job from unnest(jobs) as job
-    where exists (select from storage_cleanup.mention where id = job)
-       or exists (select from public.user_assets where metadata ->> 'render_job_id' = job::text)
+    select asked.id from unnest(jobs) as asked (id)
+    where exists (select from storage_cleanup.mention where mention.id = asked.id)
+       or exists (select from public.user_assets as asset where asset.metadata ->> 'render_job_id' = asked.id::text)
 $$;
 
 -- Which of these objects ('bucket/name') does an asset need, by whatever it says?
@@ -1182,10 +1246,10 @@ begin
     perform storage_cleanup.assert_age(max_age);
     if plan is not null then
         return query
-        select page.job_id, 'epoch'::timestamptz, case when octet_length(job.output_url) <= 8192 then job.output_url::text end,
+        select page.job_id, 'epoch'::timestamptz, case when octet_length(job.output_url) <= 8192 then job.output_url end,
                coalesce(octet_length(job.output_url) > 8192, false), job.id is null
         from storage_cleanup.plan_job as page
-        left join public.render_jobs as job on job.id = page.job_id
+        left join storage_cleanup.job() as job on job.id = page.job_id
         where run_id = plan and page.job_id > after_job and has_file = with_file
         order by page.job_id limit page_size;
         return;
@@ -1194,7 +1258,7 @@ begin
     from storage_cleanup.run
     where status = 'running' and not dry_run and heartbeat_at > clock_timestamp() - interval '2 minutes';
     return query
-    select page.job_id, page.since, case when octet_length(job.output_url) <= 8192 then job.output_url::text end,
+    select page.job_id, page.since, case when octet_length(job.output_url) <= 8192 then job.output_url end,
            coalesce(octet_length(job.output_url) > 8192, false), job.id is null
     from (select candidate.job_id, candidate.since from storage_cleanup.candidate
           where has_file = with_file and candidate.since < now() - max_age
@@ -1202,7 +1266,7 @@ begin
             and (candidate.since, candidate.job_id) > (after_since, after_job)
             and (runs < 2 or not own_share or (uuid_hash(candidate.job_id) & 65535) % runs = mine)
           order by candidate.since, candidate.job_id limit page_size) as page
-    left join public.render_jobs as job on job.id = page.job_id
+    left join storage_cleanup.job() as job on job.id = page.job_id
     order by page.since, page.job_id;
 end $$;
 
@@ -1241,7 +1305,7 @@ as $$
     from (select format('trigger %s %s %s', oid, xmin, tgenabled) as part from pg_trigger
           where tgrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and tgname like 'storage\_cleanup\_%'
           union all
-          select format('table %s %s', oid, relfilenode) from pg_class where oid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
+          select format('table %s %s %s', oid, xmin, relfilenode) from pg_class where oid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
           union all
           select format('column %s %s %s %s', attrelid, attname, atttypid, attisdropped) from pg_attribute
           where attrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and attnum > 0
@@ -1261,9 +1325,7 @@ language sql stable security definer set search_path = '' set work_mem = '64MB'
 as $$
     select distinct source
     from (select array_agg(source) as sources, array_agg(fields) as assets
-          from (select storage_cleanup.source('public.user_assets'::regclass, id::text) as source, to_jsonb(asset) as fields,
-                       row_number() over () / 2000 as slice
-                from public.user_assets as asset) as asset
+          from (select *, row_number() over () / 2000 as slice from storage_cleanup.asset()) as asset
           group by slice) as slices
     cross join lateral (
         ((select source, job::text, is_save from storage_cleanup.said_by(sources, assets))
@@ -1285,7 +1347,7 @@ as $$
     select distinct job_id
     from (select coalesce(wanted.job_id, holder.job_id) as job_id
           from (select distinct id as job_id, storage_cleanup.hash(unnest(storage_cleanup.readings(storage_cleanup.read_part(output_url)))) as object
-                from public.render_jobs) as wanted
+                from storage_cleanup.job()) as wanted
           full join storage_cleanup.holder using (job_id, object)
           where wanted.job_id is null or holder.job_id is null) as differing
 $$;
@@ -1297,6 +1359,7 @@ $$;
 create or replace function storage_cleanup.compare(seen_at timestamptz) returns bigint
 language plpgsql security definer set search_path = '' set work_mem = '64MB'
 as $$
+#variable_conflict use_variable
 declare
     now_like  constant text := storage_cleanup.fingerprint();
     of_assets constant oid := 'public.user_assets'::regclass;
@@ -1306,13 +1369,14 @@ declare
     found     bigint;
 begin
     perform storage_cleanup.forget_jobs(array(
-        select distinct job_id from storage_cleanup.holder where not exists (select from public.render_jobs where id = job_id)));
+        select distinct job_id from storage_cleanup.holder where not exists (select from storage_cleanup.job() where id = job_id)));
     jobs := array(select storage_cleanup.differing_jobs());
     for i in 1 .. cardinality(jobs) by 5000 loop
         perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'change')
-        from (select * from public.render_jobs where id = any (jobs[i : i + 4999]) for share skip locked) as job;
+        from (select job.id, job.output_url::text from public.render_jobs as job
+              where job.id = any (jobs[i : i + 4999]) for share skip locked) as job;
         perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
-        from public.render_jobs where id = any (jobs[i : i + 4999]);
+        from storage_cleanup.job() where id = any (jobs[i : i + 4999]);
     end loop;
 
     -- In one statement: an asset that is inserted again after the look, with the same id, keeps what it says then.
@@ -1322,7 +1386,7 @@ begin
     gone as materialized (
         select source from noted
         where starts_with(source, of_assets || ':')
-          and source not in (select storage_cleanup.source(of_assets, id::text) from public.user_assets)
+          and source not in (select asset.source from storage_cleanup.asset() as asset)
     ),
     unsaid as (delete from storage_cleanup.mention where source in (select source from gone) returning id),
     unneeded as (delete from storage_cleanup.reference where source in (select source from gone) returning object)
@@ -1331,11 +1395,10 @@ begin
     differing := array(select storage_cleanup.differing_assets());
     for i in 1 .. cardinality(differing) by 5000 loop
         perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'change', false)
-        from (select storage_cleanup.source(of_assets, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
-              where storage_cleanup.source(of_assets, id::text) = any (differing[i : i + 4999]) for share skip locked) as asset;
+        from (select storage_cleanup.source(of_assets, asset.id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
+              where storage_cleanup.source(of_assets, asset.id::text) = any (differing[i : i + 4999]) for share skip locked) as asset;
         perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'add', false)
-        from (select storage_cleanup.source(of_assets, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
-              where storage_cleanup.source(of_assets, id::text) = any (differing[i : i + 4999])) as asset;
+        from storage_cleanup.asset() where source = any (differing[i : i + 4999]);
     end loop;
     insert into storage_cleanup.reference (source, object, job_id)
     select distinct source, object, job_id from storage_cleanup.mention join storage_cleanup.holder on job_id = id
@@ -1344,7 +1407,7 @@ begin
 
     insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
     select id, greatest(created, seen_at), greatest(created, seen_at), storage_cleanup.has_file(output_url)
-    from public.render_jobs as job, storage_cleanup.created(created_at) as created
+    from storage_cleanup.job() as job, storage_cleanup.created(created_at) as created
     where status = 'completed'
       and not exists (select from storage_cleanup.mention where mention.id = job.id)
       and not exists (select from storage_cleanup.candidate where job_id = job.id)
@@ -1425,11 +1488,11 @@ as $$ select id, created_at from storage.buckets where created_at between 'epoch
 create or replace function storage_cleanup.canaries(this_run uuid) returns setof text
 language sql stable security definer set search_path = ''
 as $$
-    select name from storage.objects
-    where bucket_id = 'storage-cleanup' and name ~ '^canary/[0-9a-f-]{36}$'
+    select object.name from storage.objects as object
+    where object.bucket_id = 'storage-cleanup' and object.name ~ '^canary/[0-9a-f-]{36}$'
       and not exists (select from storage_cleanup.run as other
-                      where other.id <> this_run and other.status = 'running' and name = 'canary/' || other.id)
-    order by name <> 'canary/' || this_run limit 100
+                      where other.id <> canaries.this_run and other.status = 'running' and object.name = 'canary/' || other.id)
+    order by object.name <> 'canary/' || canaries.this_run limit 100
 $$;
 
 -- The reference set, counted now: every asset that names a job in the documented place.
@@ -1482,9 +1545,10 @@ create or replace function storage_cleanup.first_run_facts() returns table (has_
 language sql stable security definer set search_path = ''
 as $$
     select exists (select from public.user_assets),
-           (select count(*) > 20 from (select from public.render_jobs where status = 'completed' limit 21) as completed),
+           (select count(*) > 20 from (select from storage_cleanup.job() where status = 'completed' limit 21) as completed),
            array(select key
-                 from (select metadata from public.user_assets where jsonb_typeof(metadata) = 'object' limit 200) as sample,
+                 from (select fields -> 'metadata' as metadata from storage_cleanup.asset()
+                       where jsonb_typeof(fields -> 'metadata') = 'object' limit 200) as sample,
                       jsonb_object_keys(metadata) as key
                  group by key order by count(*) desc, key limit 10)
 $$;
@@ -1514,7 +1578,7 @@ begin
         from pg_constraint join pg_attribute on attrelid = conrelid and attnum = conkey[1]
         where contype = 'f' and confrelid = 'public.render_jobs'::regclass and conparentid = 0 and cardinality(conkey) = 1
     loop
-        return query execute format('select job from unnest($1) as job where exists (select from %s where %I = job)',
+        return query execute format('select asked.id from unnest($1) as asked (id) where exists (select from %s as dependent where dependent.%I = asked.id)',
                                     dependence.of_table, dependence.of_column) using jobs;
     end loop;
 end $$;
@@ -1547,7 +1611,7 @@ begin
     perform storage_cleanup.hold(jobs, '{}');
     insert into storage_cleanup.candidate (job_id, since, completed_at, has_file, unsaved_at)
     select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url), last_at
-    from unnest(jobs, times) as gone (job_id, last_at) join public.render_jobs on id = job_id and status = 'completed'
+    from unnest(jobs, times) as gone (job_id, last_at) join storage_cleanup.job() on id = job_id and status = 'completed'
     order by id
     on conflict (job_id) do update set unsaved_at = greatest(candidate.unsaved_at, excluded.unsaved_at);
 end $$;
@@ -1745,7 +1809,8 @@ begin
                coalesce(stored.owner_id, stored.owner::text, (string_to_array(stored.name, '/'))[1]) as owner
         from (select distinct unnest(keys) as key) as wanted
         left join lateral (     -- one look into the unique index for each, whatever the planner thinks of the number
-            select * from storage.objects as object
+            select object.id, object.created_at, object.updated_at, object.metadata, object.version, object.owner_id, object.owner, object.name
+            from storage.objects as object
             where object.bucket_id = split_part(wanted.key, '/', 1)
               and object.name = substr(wanted.key, position('/' in wanted.key) + 1)
             limit 1) as stored on true
@@ -1776,9 +1841,9 @@ begin
             when candidate.unsaved_at >= now() - grace
                  or exists (select from storage_cleanup.unsaved where unsaved.job_id = job.id and at >= now() - grace)
                 then 'just_unsaved'
-            when exists (select from storage_cleanup.reference where reference.object = storage_cleanup.hash('user:' || fields.user_id))
+            when exists (select from storage_cleanup.reference where reference.object = storage_cleanup.hash('user:' || job.user_id))
                 then 'asset_unread'
-            when owners_only and present and fields.user_id is distinct from object.owner then 'not_the_owners'
+            when owners_only and present and job.user_id is distinct from object.owner then 'not_the_owners'
             when job.id = any (dependent) then 'has_dependents'
             when plan is not null and planned.job_id is null then 'not_in_plan'
             when asked.id is null then 'unasked'
@@ -1788,8 +1853,7 @@ begin
             select distinct job_id as id from storage_cleanup.holder
             where object.key <> all (crowded)
               and holder.object = any (array[storage_cleanup.hash(object.key), storage_cleanup.hash(storage_cleanup.bare(object.key))])) as held
-        join public.render_jobs as job on job.id = held.id
-        cross join lateral (select to_jsonb(job.*) ->> 'user_id' as user_id) as fields
+        join storage_cleanup.job() as job on job.id = held.id
         left join unnest(saved) as save (id) on save.id = job.id
         left join unnest(jobs, keys) as asked (id, key) on asked.id = job.id and asked.key = object.key
         left join storage_cleanup.deletion as ledger on ledger.job_id = job.id
@@ -1811,7 +1875,7 @@ begin
         window same_object as (partition by holder.key)
     )
     select id, decided.outcome, bucket, name, size,
-           case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url::text end,
+           case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url end,
            decided.completed_at, decided.version
     from decided
     where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
@@ -1877,8 +1941,8 @@ begin
         select decided.job_id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end,
                decided.bucket_id, decided.object_name,
                storage_cleanup.hash(decided.bucket_id || '/' || decided.object_name), storage_cleanup.hash('*/' || decided.object_name),
-               decided.version, decided.bytes, storage_cleanup.without_long_values(to_jsonb(job.*)), decided.completed_at
-        from decided join public.render_jobs as job on id = decided.job_id
+               decided.version, decided.bytes, storage_cleanup.without_long_values(job.fields), decided.completed_at
+        from decided join storage_cleanup.job() as job on job.id = decided.job_id
         where outcome in ('claimed', 'already_missing') and not dry_run
         on conflict (job_id) do update
             set run_id = excluded.run_id, state = excluded.state, bucket_id = excluded.bucket_id,
@@ -1915,9 +1979,9 @@ as $$
     cross join lateral (
         select * from storage_cleanup.deletion as ledger where ledger.job_id = asked.job_id and state = 'claimed' limit 1) as claim
     left join lateral (
-        select id, object.version from storage.objects as object
+        select object.id, object.version from storage.objects as object
         where object.bucket_id = claim.bucket_id and object.name = claim.object_name limit 1) as stored on true
-    left join public.render_jobs as job on job.id = claim.job_id
+    left join storage_cleanup.job() as job on job.id = claim.job_id
     left join storage_cleanup.candidate as again on again.job_id = claim.job_id
     where storage_cleanup.version(stored.id, stored.version) <> claim.version or job.status <> 'completed' or again.completed_at > claim.claimed_at
 $$;
@@ -2021,7 +2085,7 @@ as $$
     select id, case release.reason when 'stuck' then now() + interval '1 hour' when 'row_protected' then now()
                     else released.completed_at end,
            released.completed_at, storage_cleanup.has_file(output_url), release.reason
-    from released join public.render_jobs on id = job_id
+    from released join storage_cleanup.job() on id = job_id
     on conflict do nothing
 $$;
 
@@ -2086,7 +2150,7 @@ begin
             select * from storage_cleanup.deletion as ledger
             where ledger.job_id = asked.job_id and ledger.state = 'claimed' limit 1) as claim
         left join lateral (
-            select id from storage.objects as object
+            select object.id from storage.objects as object
             where object.bucket_id = claim.bucket_id and object.name = claim.object_name limit 1) as stored on true
     )
     update storage_cleanup.deletion
@@ -2122,9 +2186,10 @@ create or replace function storage_cleanup.remove_rows(jobs uuid[]) returns uuid
 language plpgsql set search_path = public, extensions, pg_temp set enable_seqscan = on set jit = off
 as $$
 begin
-    delete from public.render_jobs where id = any (array(select unnest(jobs)));
+    delete from public.render_jobs as job where job.id = any (array(select unnest(remove_rows.jobs)));
     set constraints all immediate;      -- a deferred foreign key must speak here, not at commit
-    return array(select unnest(jobs) except select id from public.render_jobs where id = any (array(select unnest(jobs))));
+    return array(select unnest(jobs) except
+                 select job.id from public.render_jobs as job where job.id = any (array(select unnest(remove_rows.jobs))));
 end $$;
 
 -- Deletes the rows of those of these jobs whose file is known to be gone. One that can't go (a foreign key, a trigger) is
@@ -2154,15 +2219,17 @@ begin
         where deletion.job_id = any (jobs) and state = 'file_deleted'
         order by deletion.job_id
         for update skip locked);
-    locked := array(select id from public.render_jobs where id = any (batch) order by id for update skip locked);
+    locked := array(
+        select job.id from (select unnest(batch) as id) as wanted join public.render_jobs as job on job.id = wanted.id
+        order by job.id for update of job skip locked);
 
     -- Nobody can save these; but a row that somebody needs is worth more than order.
     saved := array(select storage_cleanup.saved_among(batch));
     kept := array(     -- rendered again, or uploaded again under the same name
-        select job.id from public.render_jobs as job
+        select job.id from storage_cleanup.job() as job
         join storage_cleanup.deletion as ledger on ledger.job_id = job.id
         left join lateral (
-            select id from storage.objects as object
+            select object.id from storage.objects as object
             where object.bucket_id = ledger.bucket_id and object.name = ledger.object_name limit 1) as stored on true
         where job.id = any (batch)
           and (stored.id is not null or job.status is distinct from 'completed'
@@ -2207,10 +2274,10 @@ begin
                       and (object_name is null and not storage_cleanup.has_file(job.output_url)
                            or storage_cleanup.object_key(job.output_url) = ledger.bucket_id || '/' || object_name)
                      then state else 'done' end
-    from public.render_jobs as job
+    from storage_cleanup.job() as job
     where ledger.job_id = any (staying) and job.id = ledger.job_id;
     waiting := array(select unnest(batch) except select unnest(saved || kept || locked));
-    missing := array(select unnest(waiting) except select id from public.render_jobs where id = any (waiting));
+    missing := array(select unnest(waiting) except select id from storage_cleanup.job() where id = any (waiting));
     return query
     with finished as (
         update storage_cleanup.deletion
@@ -2247,7 +2314,7 @@ declare
 begin
     perform storage_cleanup.assert_may_claim(this_run, max_age);
     if dry_run then
-        locked := array(select id from public.render_jobs where id = any (jobs));
+        locked := array(select id from storage_cleanup.job() where id = any (jobs));
     else
         locked := storage_cleanup.take_jobs(jobs);
     end if;
@@ -2256,7 +2323,7 @@ begin
         dependent := array(select storage_cleanup.dependent_among(locked));
     end if;
     going := array(
-        select id from public.render_jobs join storage_cleanup.candidate on candidate.job_id = id
+        select id from storage_cleanup.job() join storage_cleanup.candidate on candidate.job_id = id
         where id = any (locked) and id <> all (saved || dependent) and status = 'completed'
           and (unsaved_at is null or unsaved_at < now() - grace)
           and not exists (select from storage_cleanup.unsaved where unsaved.job_id = id and at >= now() - grace)
@@ -2270,8 +2337,8 @@ begin
         select this_run, unnest(going), false on conflict do nothing;
     else
         insert into storage_cleanup.deletion as ledger (job_id, run_id, state, job, completed_at)
-        select id, this_run, 'file_deleted', storage_cleanup.without_long_values(to_jsonb(job.*)), candidate.completed_at
-        from public.render_jobs as job join storage_cleanup.candidate on candidate.job_id = id where id = any (going)
+        select id, this_run, 'file_deleted', storage_cleanup.without_long_values(job.fields), candidate.completed_at
+        from storage_cleanup.job() as job join storage_cleanup.candidate on candidate.job_id = id where id = any (going)
         on conflict (job_id) do update
             set run_id = excluded.run_id, state = 'file_deleted', job = excluded.job, completed_at = excluded.completed_at,
                 bucket_id = null, object_name = null, bytes = 0, attempts = 0, last_error = null,
@@ -2295,7 +2362,7 @@ begin
             when plan is not null and planned.job_id is null then 'not_in_plan'
             else 'already_claimed' end as reason
         from unnest(jobs) as asked (id)
-        left join public.render_jobs as job on job.id = asked.id
+        left join storage_cleanup.job() as job on job.id = asked.id
         left join storage_cleanup.candidate on candidate.job_id = asked.id
         left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = asked.id
         where asked.id <> all (going)
@@ -2356,7 +2423,7 @@ as $$
         where state in ('claimed', 'file_deleted') and updated_at < now() - grace
     )
     select case when created_at between 'epoch' and '9999-12-31' then (created_at at time zone 'UTC')::date end, count(*)
-    from waiting left join public.render_jobs as job on job.id = job_id
+    from waiting left join storage_cleanup.job() as job on job.id = job_id
     group by 1 order by 1
 $$;
 
@@ -2366,7 +2433,7 @@ language sql stable security definer set search_path = ''
 as $$
     select count(*) filter (where is_saved), count(*) filter (where not is_saved)
     from (select exists (select from storage_cleanup.mention where mention.id = job.id) as is_saved
-          from public.render_jobs as job where status = 'completed' and created_at >= since) as recent
+          from storage_cleanup.job() as job where status = 'completed' and created_at >= since) as recent
 $$;
 
 -- Assets by type and day since then.
@@ -2374,9 +2441,9 @@ create or replace function storage_cleanup.assets(since timestamptz)
 returns table (day date, asset_type text, assets bigint, bytes bigint)
 language sql stable security definer set search_path = ''
 as $$
-    select (created_at at time zone 'UTC')::date, coalesce(asset_type::text, 'unknown'), count(*),
-           storage_cleanup.total_size(sum(storage_cleanup.size_of(jsonb_build_object('size', file_size))))
-    from public.user_assets where created_at >= since and created_at < '9999-12-31'
+    select (asset.created_at at time zone 'UTC')::date, coalesce(asset.asset_type::text, 'unknown'), count(*),
+           storage_cleanup.total_size(sum(storage_cleanup.size_of(jsonb_build_object('size', asset.file_size))))
+    from public.user_assets as asset where asset.created_at >= assets.since and asset.created_at < '9999-12-31'
     group by 1, 2 order by 1, 2
 $$;
 
@@ -2401,11 +2468,11 @@ as $$
                    select from unnest(origins) as origin
                    where starts_with(lower(ltrim(left(output_url, 300), E' \t\n\r\f\x0B')), origin || '/')) as is_foreign
         from (select id, status, created_at, left(output_url, 8192) as output_url
-              from public.render_jobs where storage_cleanup.has_file(output_url)) as job
+              from storage_cleanup.job() where storage_cleanup.has_file(output_url)) as job
     ),
     placed as (                 -- both ways at once: jobs with or without their object, objects without a job
         select job.*, stored.id as object_id, coalesce(job.key, stored.key) as place
-        from job full join (select id, bucket_id || '/' || name as key from storage.objects) as stored on stored.key = job.key
+        from job full join (select object.id, object.bucket_id || '/' || object.name as key from storage.objects as object) as stored on stored.key = job.key
     ),
     judged as (
         select placed.id, save.asset, ledger.state, case
@@ -2434,7 +2501,7 @@ as $$
     )
     select 'saved_job_missing', count(*), count(ledger.job_id), 0::bigint, (array_agg(asset))[:3]
     from save left join storage_cleanup.deletion as ledger on ledger.job_id = save.job_id and ledger.state = 'done'
-    where not exists (select from public.render_jobs as job where job.id = save.job_id)
+    where not exists (select from storage_cleanup.job() as job where job.id = save.job_id)
     union all
     select finding, count(*), count(*) filter (where state in ('claimed', 'file_deleted', 'done')), 0,
            (array_agg(coalesce(asset, id::text)))[:3]

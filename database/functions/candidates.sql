@@ -16,10 +16,10 @@ begin
     perform storage_cleanup.assert_age(max_age);
     if plan is not null then
         return query
-        select page.job_id, 'epoch'::timestamptz, case when octet_length(job.output_url) <= 8192 then job.output_url::text end,
+        select page.job_id, 'epoch'::timestamptz, case when octet_length(job.output_url) <= 8192 then job.output_url end,
                coalesce(octet_length(job.output_url) > 8192, false), job.id is null
         from storage_cleanup.plan_job as page
-        left join public.render_jobs as job on job.id = page.job_id
+        left join storage_cleanup.job() as job on job.id = page.job_id
         where run_id = plan and page.job_id > after_job and has_file = with_file
         order by page.job_id limit page_size;
         return;
@@ -28,7 +28,7 @@ begin
     from storage_cleanup.run
     where status = 'running' and not dry_run and heartbeat_at > clock_timestamp() - interval '2 minutes';
     return query
-    select page.job_id, page.since, case when octet_length(job.output_url) <= 8192 then job.output_url::text end,
+    select page.job_id, page.since, case when octet_length(job.output_url) <= 8192 then job.output_url end,
            coalesce(octet_length(job.output_url) > 8192, false), job.id is null
     from (select candidate.job_id, candidate.since from storage_cleanup.candidate
           where has_file = with_file and candidate.since < now() - max_age
@@ -36,7 +36,7 @@ begin
             and (candidate.since, candidate.job_id) > (after_since, after_job)
             and (runs < 2 or not own_share or (uuid_hash(candidate.job_id) & 65535) % runs = mine)
           order by candidate.since, candidate.job_id limit page_size) as page
-    left join public.render_jobs as job on job.id = page.job_id
+    left join storage_cleanup.job() as job on job.id = page.job_id
     order by page.since, page.job_id;
 end $$;
 
@@ -75,7 +75,7 @@ as $$
     from (select format('trigger %s %s %s', oid, xmin, tgenabled) as part from pg_trigger
           where tgrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and tgname like 'storage\_cleanup\_%'
           union all
-          select format('table %s %s', oid, relfilenode) from pg_class where oid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
+          select format('table %s %s %s', oid, xmin, relfilenode) from pg_class where oid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
           union all
           select format('column %s %s %s %s', attrelid, attname, atttypid, attisdropped) from pg_attribute
           where attrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and attnum > 0
@@ -95,9 +95,7 @@ language sql stable security definer set search_path = '' set work_mem = '64MB'
 as $$
     select distinct source
     from (select array_agg(source) as sources, array_agg(fields) as assets
-          from (select storage_cleanup.source('public.user_assets'::regclass, id::text) as source, to_jsonb(asset) as fields,
-                       row_number() over () / 2000 as slice
-                from public.user_assets as asset) as asset
+          from (select *, row_number() over () / 2000 as slice from storage_cleanup.asset()) as asset
           group by slice) as slices
     cross join lateral (
         ((select source, job::text, is_save from storage_cleanup.said_by(sources, assets))
@@ -119,7 +117,7 @@ as $$
     select distinct job_id
     from (select coalesce(wanted.job_id, holder.job_id) as job_id
           from (select distinct id as job_id, storage_cleanup.hash(unnest(storage_cleanup.readings(storage_cleanup.read_part(output_url)))) as object
-                from public.render_jobs) as wanted
+                from storage_cleanup.job()) as wanted
           full join storage_cleanup.holder using (job_id, object)
           where wanted.job_id is null or holder.job_id is null) as differing
 $$;
@@ -131,6 +129,7 @@ $$;
 create or replace function storage_cleanup.compare(seen_at timestamptz) returns bigint
 language plpgsql security definer set search_path = '' set work_mem = '64MB'
 as $$
+#variable_conflict use_variable
 declare
     now_like  constant text := storage_cleanup.fingerprint();
     of_assets constant oid := 'public.user_assets'::regclass;
@@ -140,13 +139,14 @@ declare
     found     bigint;
 begin
     perform storage_cleanup.forget_jobs(array(
-        select distinct job_id from storage_cleanup.holder where not exists (select from public.render_jobs where id = job_id)));
+        select distinct job_id from storage_cleanup.holder where not exists (select from storage_cleanup.job() where id = job_id)));
     jobs := array(select storage_cleanup.differing_jobs());
     for i in 1 .. cardinality(jobs) by 5000 loop
         perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'change')
-        from (select * from public.render_jobs where id = any (jobs[i : i + 4999]) for share skip locked) as job;
+        from (select job.id, job.output_url::text from public.render_jobs as job
+              where job.id = any (jobs[i : i + 4999]) for share skip locked) as job;
         perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
-        from public.render_jobs where id = any (jobs[i : i + 4999]);
+        from storage_cleanup.job() where id = any (jobs[i : i + 4999]);
     end loop;
 
     -- In one statement: an asset that is inserted again after the look, with the same id, keeps what it says then.
@@ -156,7 +156,7 @@ begin
     gone as materialized (
         select source from noted
         where starts_with(source, of_assets || ':')
-          and source not in (select storage_cleanup.source(of_assets, id::text) from public.user_assets)
+          and source not in (select asset.source from storage_cleanup.asset() as asset)
     ),
     unsaid as (delete from storage_cleanup.mention where source in (select source from gone) returning id),
     unneeded as (delete from storage_cleanup.reference where source in (select source from gone) returning object)
@@ -165,11 +165,10 @@ begin
     differing := array(select storage_cleanup.differing_assets());
     for i in 1 .. cardinality(differing) by 5000 loop
         perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'change', false)
-        from (select storage_cleanup.source(of_assets, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
-              where storage_cleanup.source(of_assets, id::text) = any (differing[i : i + 4999]) for share skip locked) as asset;
+        from (select storage_cleanup.source(of_assets, asset.id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
+              where storage_cleanup.source(of_assets, asset.id::text) = any (differing[i : i + 4999]) for share skip locked) as asset;
         perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'add', false)
-        from (select storage_cleanup.source(of_assets, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
-              where storage_cleanup.source(of_assets, id::text) = any (differing[i : i + 4999])) as asset;
+        from storage_cleanup.asset() where source = any (differing[i : i + 4999]);
     end loop;
     insert into storage_cleanup.reference (source, object, job_id)
     select distinct source, object, job_id from storage_cleanup.mention join storage_cleanup.holder on job_id = id
@@ -178,7 +177,7 @@ begin
 
     insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
     select id, greatest(created, seen_at), greatest(created, seen_at), storage_cleanup.has_file(output_url)
-    from public.render_jobs as job, storage_cleanup.created(created_at) as created
+    from storage_cleanup.job() as job, storage_cleanup.created(created_at) as created
     where status = 'completed'
       and not exists (select from storage_cleanup.mention where mention.id = job.id)
       and not exists (select from storage_cleanup.candidate where job_id = job.id)

@@ -48,7 +48,8 @@ begin
                coalesce(stored.owner_id, stored.owner::text, (string_to_array(stored.name, '/'))[1]) as owner
         from (select distinct unnest(keys) as key) as wanted
         left join lateral (     -- one look into the unique index for each, whatever the planner thinks of the number
-            select * from storage.objects as object
+            select object.id, object.created_at, object.updated_at, object.metadata, object.version, object.owner_id, object.owner, object.name
+            from storage.objects as object
             where object.bucket_id = split_part(wanted.key, '/', 1)
               and object.name = substr(wanted.key, position('/' in wanted.key) + 1)
             limit 1) as stored on true
@@ -79,9 +80,9 @@ begin
             when candidate.unsaved_at >= now() - grace
                  or exists (select from storage_cleanup.unsaved where unsaved.job_id = job.id and at >= now() - grace)
                 then 'just_unsaved'
-            when exists (select from storage_cleanup.reference where reference.object = storage_cleanup.hash('user:' || fields.user_id))
+            when exists (select from storage_cleanup.reference where reference.object = storage_cleanup.hash('user:' || job.user_id))
                 then 'asset_unread'
-            when owners_only and present and fields.user_id is distinct from object.owner then 'not_the_owners'
+            when owners_only and present and job.user_id is distinct from object.owner then 'not_the_owners'
             when job.id = any (dependent) then 'has_dependents'
             when plan is not null and planned.job_id is null then 'not_in_plan'
             when asked.id is null then 'unasked'
@@ -91,8 +92,7 @@ begin
             select distinct job_id as id from storage_cleanup.holder
             where object.key <> all (crowded)
               and holder.object = any (array[storage_cleanup.hash(object.key), storage_cleanup.hash(storage_cleanup.bare(object.key))])) as held
-        join public.render_jobs as job on job.id = held.id
-        cross join lateral (select to_jsonb(job.*) ->> 'user_id' as user_id) as fields
+        join storage_cleanup.job() as job on job.id = held.id
         left join unnest(saved) as save (id) on save.id = job.id
         left join unnest(jobs, keys) as asked (id, key) on asked.id = job.id and asked.key = object.key
         left join storage_cleanup.deletion as ledger on ledger.job_id = job.id
@@ -114,7 +114,7 @@ begin
         window same_object as (partition by holder.key)
     )
     select id, decided.outcome, bucket, name, size,
-           case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url::text end,
+           case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url end,
            decided.completed_at, decided.version
     from decided
     where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
@@ -180,8 +180,8 @@ begin
         select decided.job_id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end,
                decided.bucket_id, decided.object_name,
                storage_cleanup.hash(decided.bucket_id || '/' || decided.object_name), storage_cleanup.hash('*/' || decided.object_name),
-               decided.version, decided.bytes, storage_cleanup.without_long_values(to_jsonb(job.*)), decided.completed_at
-        from decided join public.render_jobs as job on id = decided.job_id
+               decided.version, decided.bytes, storage_cleanup.without_long_values(job.fields), decided.completed_at
+        from decided join storage_cleanup.job() as job on job.id = decided.job_id
         where outcome in ('claimed', 'already_missing') and not dry_run
         on conflict (job_id) do update
             set run_id = excluded.run_id, state = excluded.state, bucket_id = excluded.bucket_id,

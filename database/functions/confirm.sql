@@ -8,9 +8,9 @@ as $$
     cross join lateral (
         select * from storage_cleanup.deletion as ledger where ledger.job_id = asked.job_id and state = 'claimed' limit 1) as claim
     left join lateral (
-        select id, object.version from storage.objects as object
+        select object.id, object.version from storage.objects as object
         where object.bucket_id = claim.bucket_id and object.name = claim.object_name limit 1) as stored on true
-    left join public.render_jobs as job on job.id = claim.job_id
+    left join storage_cleanup.job() as job on job.id = claim.job_id
     left join storage_cleanup.candidate as again on again.job_id = claim.job_id
     where storage_cleanup.version(stored.id, stored.version) <> claim.version or job.status <> 'completed' or again.completed_at > claim.claimed_at
 $$;
@@ -114,7 +114,7 @@ as $$
     select id, case release.reason when 'stuck' then now() + interval '1 hour' when 'row_protected' then now()
                     else released.completed_at end,
            released.completed_at, storage_cleanup.has_file(output_url), release.reason
-    from released join public.render_jobs on id = job_id
+    from released join storage_cleanup.job() on id = job_id
     on conflict do nothing
 $$;
 
@@ -179,7 +179,7 @@ begin
             select * from storage_cleanup.deletion as ledger
             where ledger.job_id = asked.job_id and ledger.state = 'claimed' limit 1) as claim
         left join lateral (
-            select id from storage.objects as object
+            select object.id from storage.objects as object
             where object.bucket_id = claim.bucket_id and object.name = claim.object_name limit 1) as stored on true
     )
     update storage_cleanup.deletion

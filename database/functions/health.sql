@@ -42,7 +42,7 @@ as $$
         where state in ('claimed', 'file_deleted') and updated_at < now() - grace
     )
     select case when created_at between 'epoch' and '9999-12-31' then (created_at at time zone 'UTC')::date end, count(*)
-    from waiting left join public.render_jobs as job on job.id = job_id
+    from waiting left join storage_cleanup.job() as job on job.id = job_id
     group by 1 order by 1
 $$;
 
@@ -52,7 +52,7 @@ language sql stable security definer set search_path = ''
 as $$
     select count(*) filter (where is_saved), count(*) filter (where not is_saved)
     from (select exists (select from storage_cleanup.mention where mention.id = job.id) as is_saved
-          from public.render_jobs as job where status = 'completed' and created_at >= since) as recent
+          from storage_cleanup.job() as job where status = 'completed' and created_at >= since) as recent
 $$;
 
 -- Assets by type and day since then.
@@ -60,9 +60,9 @@ create or replace function storage_cleanup.assets(since timestamptz)
 returns table (day date, asset_type text, assets bigint, bytes bigint)
 language sql stable security definer set search_path = ''
 as $$
-    select (created_at at time zone 'UTC')::date, coalesce(asset_type::text, 'unknown'), count(*),
-           storage_cleanup.total_size(sum(storage_cleanup.size_of(jsonb_build_object('size', file_size))))
-    from public.user_assets where created_at >= since and created_at < '9999-12-31'
+    select (asset.created_at at time zone 'UTC')::date, coalesce(asset.asset_type::text, 'unknown'), count(*),
+           storage_cleanup.total_size(sum(storage_cleanup.size_of(jsonb_build_object('size', asset.file_size))))
+    from public.user_assets as asset where asset.created_at >= assets.since and asset.created_at < '9999-12-31'
     group by 1, 2 order by 1, 2
 $$;
 
@@ -87,11 +87,11 @@ as $$
                    select from unnest(origins) as origin
                    where starts_with(lower(ltrim(left(output_url, 300), E' \t\n\r\f\x0B')), origin || '/')) as is_foreign
         from (select id, status, created_at, left(output_url, 8192) as output_url
-              from public.render_jobs where storage_cleanup.has_file(output_url)) as job
+              from storage_cleanup.job() where storage_cleanup.has_file(output_url)) as job
     ),
     placed as (                 -- both ways at once: jobs with or without their object, objects without a job
         select job.*, stored.id as object_id, coalesce(job.key, stored.key) as place
-        from job full join (select id, bucket_id || '/' || name as key from storage.objects) as stored on stored.key = job.key
+        from job full join (select object.id, object.bucket_id || '/' || object.name as key from storage.objects as object) as stored on stored.key = job.key
     ),
     judged as (
         select placed.id, save.asset, ledger.state, case
@@ -120,7 +120,7 @@ as $$
     )
     select 'saved_job_missing', count(*), count(ledger.job_id), 0::bigint, (array_agg(asset))[:3]
     from save left join storage_cleanup.deletion as ledger on ledger.job_id = save.job_id and ledger.state = 'done'
-    where not exists (select from public.render_jobs as job where job.id = save.job_id)
+    where not exists (select from storage_cleanup.job() as job where job.id = save.job_id)
     union all
     select finding, count(*), count(*) filter (where state in ('claimed', 'file_deleted', 'done')), 0,
            (array_agg(coalesce(asset, id::text)))[:3]

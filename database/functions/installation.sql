@@ -91,6 +91,7 @@ end $$;
 create or replace function storage_cleanup.look_at_slice(blocks integer) returns boolean
 language plpgsql set search_path = ''
 as $$
+#variable_conflict use_variable
 declare
     now_like constant text := storage_cleanup.fingerprint();
     reasons  constant text := (select string_agg(sentence, '; ') from storage_cleanup.distrust() where code <> 'changed');
@@ -110,20 +111,22 @@ begin
     beyond := format('(%s,0)', look.block + blocks);
 
     if look.of_table = 'render_jobs' then
-        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
-        from public.render_jobs where ctid >= first and ctid < beyond and output_url is not null;
+        perform storage_cleanup.note_holders(array_agg(job.id), array_agg(storage_cleanup.read_part(job.output_url)), 'add')
+        from public.render_jobs as job where job.ctid >= first and job.ctid < beyond and job.output_url is not null;
         insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
         select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url)
-        from public.render_jobs as job
-        where ctid >= first and ctid < beyond and status = 'completed'
+        from (select job.id, job.output_url, job.created_at from public.render_jobs as job
+              where job.ctid >= first and job.ctid < beyond and job.status = 'completed') as job
+        where true
           and not exists (select from storage_cleanup.mention where mention.id = job.id)
           and not exists (select from storage_cleanup.candidate where job_id = job.id)
           and not exists (select from storage_cleanup.deletion where job_id = job.id and state <> 'released')
         order by id
         on conflict do nothing;
     else
-        perform storage_cleanup.note_assets(array_agg(storage_cleanup.source(tableoid, id::text)), array_agg(to_jsonb(asset.*)), 'add', false)
-        from public.user_assets as asset where ctid >= first and ctid < beyond;
+        perform storage_cleanup.note_assets(
+            array_agg(storage_cleanup.source(asset.tableoid, asset.id::text)), array_agg(to_jsonb(asset.*)), 'add', false)
+        from public.user_assets as asset where asset.ctid >= first and asset.ctid < beyond;
     end if;
 
     if (look.block + blocks) * current_setting('block_size')::bigint < pg_relation_size(('public.' || look.of_table)::regclass) then
@@ -138,13 +141,12 @@ begin
     jobs := array(select storage_cleanup.differing_jobs());
     for i in 1 .. cardinality(jobs) by 5000 loop
         perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
-        from public.render_jobs where id = any (jobs[i : i + 4999]);
+        from storage_cleanup.job() where id = any (jobs[i : i + 4999]);
     end loop;
     assets := array(select storage_cleanup.differing_assets());
     for i in 1 .. cardinality(assets) by 5000 loop
         perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'add', false)
-        from (select storage_cleanup.source(tableoid, id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset) as asset
-        where source = any (assets[i : i + 4999]);
+        from storage_cleanup.asset() where source = any (assets[i : i + 4999]);
     end loop;
     update storage_cleanup.first_look set done_at = clock_timestamp();
     update storage_cleanup.comparison set last_at = clock_timestamp(), fingerprint = now_like;

@@ -42,10 +42,11 @@ end $$;
 create or replace function storage_cleanup.take_jobs(jobs uuid[]) returns uuid[]
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 declare
     taken integer[] := storage_cleanup.take(storage_cleanup.slots(jobs, '{}'));
 begin
-    return array(select id from public.render_jobs
-                 where id in (select job from unnest(jobs) as job join unnest(taken) as slot on slot = storage_cleanup.slot(job))
-                 order by id for update skip locked);
+    return array(select job.id from public.render_jobs as job
+                 where job.id in (select asked.id from unnest(jobs) as asked (id) join unnest(taken) as own (slot) on own.slot = storage_cleanup.slot(asked.id))
+                 order by job.id for update skip locked);
 end $$;

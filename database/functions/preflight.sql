@@ -53,11 +53,11 @@ as $$ select id, created_at from storage.buckets where created_at between 'epoch
 create or replace function storage_cleanup.canaries(this_run uuid) returns setof text
 language sql stable security definer set search_path = ''
 as $$
-    select name from storage.objects
-    where bucket_id = 'storage-cleanup' and name ~ '^canary/[0-9a-f-]{36}$'
+    select object.name from storage.objects as object
+    where object.bucket_id = 'storage-cleanup' and object.name ~ '^canary/[0-9a-f-]{36}$'
       and not exists (select from storage_cleanup.run as other
-                      where other.id <> this_run and other.status = 'running' and name = 'canary/' || other.id)
-    order by name <> 'canary/' || this_run limit 100
+                      where other.id <> canaries.this_run and other.status = 'running' and object.name = 'canary/' || other.id)
+    order by object.name <> 'canary/' || canaries.this_run limit 100
 $$;
 
 -- The reference set, counted now: every asset that names a job in the documented place.
@@ -110,9 +110,10 @@ create or replace function storage_cleanup.first_run_facts() returns table (has_
 language sql stable security definer set search_path = ''
 as $$
     select exists (select from public.user_assets),
-           (select count(*) > 20 from (select from public.render_jobs where status = 'completed' limit 21) as completed),
+           (select count(*) > 20 from (select from storage_cleanup.job() where status = 'completed' limit 21) as completed),
            array(select key
-                 from (select metadata from public.user_assets where jsonb_typeof(metadata) = 'object' limit 200) as sample,
+                 from (select fields -> 'metadata' as metadata from storage_cleanup.asset()
+                       where jsonb_typeof(fields -> 'metadata') = 'object' limit 200) as sample,
                       jsonb_object_keys(metadata) as key
                  group by key order by count(*) desc, key limit 10)
 $$;
@@ -142,7 +143,7 @@ begin
         from pg_constraint join pg_attribute on attrelid = conrelid and attnum = conkey[1]
         where contype = 'f' and confrelid = 'public.render_jobs'::regclass and conparentid = 0 and cardinality(conkey) = 1
     loop
-        return query execute format('select job from unnest($1) as job where exists (select from %s where %I = job)',
+        return query execute format('select asked.id from unnest($1) as asked (id) where exists (select from %s as dependent where dependent.%I = asked.id)',
                                     dependence.of_table, dependence.of_column) using jobs;
     end loop;
 end $$;

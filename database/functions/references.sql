@@ -4,11 +4,6 @@
 -- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves. Whose
 -- rights and settings apply, the triggers say, and what they call goes by that: saying it in each took a third of the time.
 
--- How a row of the application is called where it is noted.
-create or replace function storage_cleanup.source(of_table oid, id text) returns text
-language sql immutable parallel safe
-return of_table || ':' || id;
-
 -- The texts of an asset that may mean objects: those of its columns, their arrays and their JSON, at most 1001 of them.
 create or replace function storage_cleanup.texts_in(asset jsonb) returns setof text
 language sql immutable parallel safe
@@ -39,7 +34,7 @@ begin
     select job_id into taken from storage_cleanup.deletion
     where job_id = any (jobs) and state <> 'released'
       and not (state = 'done' and exists (      -- the row has stayed, and has another file or never had one
-          select from public.render_jobs as job
+          select from storage_cleanup.job() as job
           where job.id = job_id and (object_name is null
                                      or storage_cleanup.object_key(job.output_url) <> bucket_id || '/' || object_name)))
     limit 1;
@@ -117,6 +112,10 @@ declare
     lost_jobs uuid[] := '{}';
     lost      bigint[] := '{}';
 begin
+    if mode = 'new' and exists (select from storage_cleanup.mention where source = any (sources)
+                                union all select from storage_cleanup.reference where source = any (sources)) then
+        mode := 'change';
+    end if;
     if mode = 'change' then
         with said as materialized (select * from storage_cleanup.said_by(sources, assets)),
         unsaid as (
@@ -200,25 +199,33 @@ end $$;
 
 -- The triggers of the assets' tables. For each statement, so that rows in bulk cost little; after it, so that no trigger of
 -- the application's can change what was read; without a list of columns, so that none can be given what this doesn't see.
+-- What is noted is what the table says now: a statement within the statement may have written the row again meanwhile, and
+-- has had its own triggers before these.
 create or replace function storage_cleanup.assets_written() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 declare
     sources text[];
     assets  jsonb[];
-    gone    text[];
 begin
     if tg_op = 'INSERT' then
-        select array_agg(storage_cleanup.source(tg_relid, id::text)), array_agg(to_jsonb(asset)) into sources, assets from new_rows as asset;
-    else        -- never joined: a plan for one row would be kept for ten thousand
-        select array_agg(storage_cleanup.source(tg_relid, changed.id)), array_agg(changed.fields) into sources, assets
-        from (select id::text, to_jsonb(asset) as fields from new_rows as asset
-              except select id::text, to_jsonb(asset) from old_rows as asset) as changed;
-        select array_agg(storage_cleanup.source(tg_relid, former.id)) into gone
-        from (select id::text from old_rows except select id::text from new_rows) as former;
-    end if;
-    if gone is not null then
-        perform storage_cleanup.forget_assets(gone);
+        select array_agg(storage_cleanup.source(tg_relid, written.id::text)), array_agg(coalesce(stored.fields, to_jsonb(written.*)))
+        into sources, assets
+        from new_rows as written
+        left join lateral (
+            select to_jsonb(asset.*) as fields from public.user_assets as asset where asset.id = written.id limit 1) as stored on true;
+    else        -- old and new are never joined: a plan for one row would be kept for ten thousand
+        select array_agg(storage_cleanup.source(tg_relid, changed.id::text)), array_agg(coalesce(stored.fields, changed.fields))
+        into sources, assets
+        from (select written.id, to_jsonb(written.*) as fields from new_rows as written
+              except select former.id, to_jsonb(former.*) from old_rows as former) as changed
+        left join lateral (
+            select to_jsonb(asset.*) as fields from public.user_assets as asset where asset.id = changed.id limit 1) as stored on true;
+        perform storage_cleanup.forget_assets(array(
+            select storage_cleanup.source(tg_relid, former.id::text)
+            from (select each.id from old_rows as each except select each.id from new_rows as each) as former
+            where not exists (select from public.user_assets as asset where asset.id = former.id)));
     end if;
     if sources is not null then
         perform storage_cleanup.note_assets(sources, assets, case tg_op when 'INSERT' then 'new' else 'change' end, true);
@@ -229,9 +236,12 @@ end $$;
 create or replace function storage_cleanup.assets_gone() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 begin
     if tg_op = 'DELETE' then
-        perform storage_cleanup.forget_assets(array(select storage_cleanup.source(tg_relid, id::text) from old_rows));
+        perform storage_cleanup.forget_assets(array(
+            select storage_cleanup.source(tg_relid, former.id::text) from old_rows as former
+            where not exists (select from public.user_assets as asset where asset.id = former.id)));
     else
         perform storage_cleanup.forget_assets(array(
             select source from storage_cleanup.mention where starts_with(source, tg_relid || ':')
@@ -244,12 +254,15 @@ end $$;
 create or replace function storage_cleanup.asset_applied() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 begin
-    if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then
+    if (tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id)
+       and not exists (select from public.user_assets as asset where asset.id = old.id) then
         perform storage_cleanup.forget_assets(array[storage_cleanup.source(tg_relid, old.id::text)]);
     end if;
     if tg_op <> 'DELETE' then
-        perform storage_cleanup.note_assets(array[storage_cleanup.source(tg_relid, new.id::text)], array[to_jsonb(new)],
+        perform storage_cleanup.note_assets(array[storage_cleanup.source(tg_relid, new.id::text)],
+                                            array[coalesce((select to_jsonb(asset.*) from public.user_assets as asset where asset.id = new.id), to_jsonb(new))],
                                             case tg_op when 'INSERT' then 'new' else 'change' end, true);
     end if;
     return null;
@@ -259,9 +272,9 @@ end $$;
 create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid
 language sql stable security definer set search_path = '' set enable_seqscan = off
 as $$
-    select job from unnest(jobs) as job
-    where exists (select from storage_cleanup.mention where id = job)
-       or exists (select from public.user_assets where metadata ->> 'render_job_id' = job::text)
+    select asked.id from unnest(jobs) as asked (id)
+    where exists (select from storage_cleanup.mention where mention.id = asked.id)
+       or exists (select from public.user_assets as asset where asset.metadata ->> 'render_job_id' = asked.id::text)
 $$;
 
 -- Which of these objects ('bucket/name') does an asset need, by whatever it says?

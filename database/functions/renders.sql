@@ -17,6 +17,9 @@ create or replace function storage_cleanup.note_holders(
 language plpgsql
 as $$
 begin
+    if mode = 'new' and exists (select from storage_cleanup.holder where job_id = any (jobs)) then
+        mode := 'change';
+    end if;
     with wanted as materialized (
         select distinct job, storage_cleanup.hash(unnest(storage_cleanup.readings(url))) as object
         from unnest(jobs, urls) as written (job, url)
@@ -49,10 +52,10 @@ create or replace function storage_cleanup.note_jobs(jobs uuid[], urls text[], c
 language plpgsql
 as $$
 declare
-    seen_at constant timestamptz := clock_timestamp();
-    taken   bigint[];
-    former  bigint[];
-    movers  uuid[];
+    seen_at   constant timestamptz := clock_timestamp();
+    taken     bigint[];
+    former    bigint[];
+    movers    uuid[];
 begin
     select * into taken, former, movers from storage_cleanup.note_holders(jobs, urls, mode);
     if taken <> '{}' or former <> '{}' then
@@ -71,7 +74,7 @@ begin
     on conflict (job_id) do update set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null;
     if mode = 'change' then
         delete from storage_cleanup.candidate
-        where job_id in (select job from unnest(jobs, completed) as written (job, is_completed) where is_completed is not true);
+        where job_id in (select job from unnest(jobs, completed) as written (job, is_completed) where not is_completed);
     end if;
 end $$;
 
@@ -81,11 +84,11 @@ language sql
 as $$
     with stale as (
         delete from storage_cleanup.holder
-        where job_id = any (jobs) and not exists (select from public.render_jobs where id = job_id) returning job_id, object
+        where job_id = any (jobs) and not exists (select from storage_cleanup.job() where id = job_id) returning job_id, object
     ),
     forgotten as (
         delete from storage_cleanup.candidate
-        where job_id = any (jobs) and not exists (select from public.render_jobs where id = job_id)
+        where job_id = any (jobs) and not exists (select from storage_cleanup.job() where id = job_id)
     )
     insert into storage_cleanup.reference (source, object, job_id)
     select distinct source, object, job_id from stale join storage_cleanup.mention on id = job_id
@@ -93,27 +96,36 @@ as $$
                       where known.source = mention.source and known.object = stale.object and known.job_id = stale.job_id)
 $$;
 
+-- What is noted is what the table says now: a statement within the statement may have written the row again meanwhile, and has
+-- had its own triggers before these. A row that isn't to be seen any more counts as it was written.
 create or replace function storage_cleanup.jobs_written() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 declare
     jobs      uuid[];
     urls      text[];
     completed boolean[];
-    gone      uuid[];
 begin
     if tg_op = 'INSERT' then
-        select array_agg(id), array_agg(storage_cleanup.read_part(output_url)), array_agg(status = 'completed')
+        select array_agg(written.id),
+               array_agg(storage_cleanup.read_part(case when job.id is null then written.output_url else job.output_url end)),
+               array_agg(coalesce(case when job.id is null then written.status::text else job.status end = 'completed', false))
         into jobs, urls, completed
-        from new_rows where status = 'completed' or output_url is not null;
-    else        -- never joined: a plan for one row would be kept for ten thousand
-        select array_agg(id), array_agg(url), array_agg(is_completed) into jobs, urls, completed
-        from (select id, storage_cleanup.read_part(output_url) as url, coalesce(status = 'completed', false) as is_completed from new_rows
-              except select id, storage_cleanup.read_part(output_url), coalesce(status = 'completed', false) from old_rows) as changed;
-        select array_agg(id) into gone from (select id from old_rows except select id from new_rows) as former;
-    end if;
-    if gone is not null then
-        perform storage_cleanup.forget_jobs(gone);
+        from new_rows as written
+        left join lateral (select * from storage_cleanup.job() as job where job.id = written.id limit 1) as job on true
+        where written.status = 'completed' or written.output_url is not null;
+    else        -- old and new are never joined: a plan for one row would be kept for ten thousand
+        select array_agg(changed.id), array_agg(case when job.id is null then changed.url else storage_cleanup.read_part(job.output_url) end),
+               array_agg(case when job.id is null then changed.is_completed else coalesce(job.status = 'completed', false) end)
+        into jobs, urls, completed
+        from (select written.id, storage_cleanup.read_part(written.output_url) as url, coalesce(written.status = 'completed', false) as is_completed
+              from new_rows as written
+              except select former.id, storage_cleanup.read_part(former.output_url), coalesce(former.status = 'completed', false)
+              from old_rows as former) as changed
+        left join lateral (select * from storage_cleanup.job() as job where job.id = changed.id limit 1) as job on true;
+        perform storage_cleanup.forget_jobs(array(
+            select former.id from old_rows as former except select written.id from new_rows as written));
     end if;
     if jobs is not null then
         perform storage_cleanup.note_jobs(jobs, urls, completed, case tg_op when 'INSERT' then 'new' else 'change' end);
@@ -124,9 +136,10 @@ end $$;
 create or replace function storage_cleanup.jobs_gone() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 begin
     if tg_op = 'DELETE' then
-        perform storage_cleanup.forget_jobs(array(select id from old_rows));
+        perform storage_cleanup.forget_jobs(array(select former.id from old_rows as former));
     else
         perform storage_cleanup.forget_jobs(array(
             select job_id from storage_cleanup.holder union select job_id from storage_cleanup.candidate));
@@ -137,6 +150,7 @@ end $$;
 create or replace function storage_cleanup.job_applied() returns trigger
 language plpgsql security definer set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
+#variable_conflict use_variable
 begin
     if tg_op = 'DELETE' or tg_op = 'UPDATE' and new.id is distinct from old.id then
         perform storage_cleanup.forget_jobs(array[old.id]);
@@ -144,8 +158,10 @@ begin
     if tg_op = 'INSERT' or tg_op = 'UPDATE'
        and (storage_cleanup.read_part(new.output_url), new.status = 'completed')
            is distinct from (storage_cleanup.read_part(old.output_url), old.status = 'completed') then
-        perform storage_cleanup.note_jobs(array[new.id], array[storage_cleanup.read_part(new.output_url)],
-                                          array[new.status = 'completed'], 'change');
+        perform storage_cleanup.note_jobs(
+            array[new.id], array[storage_cleanup.read_part(case when job.id is null then new.output_url else job.output_url end)],
+            array[coalesce(case when job.id is null then new.status::text else job.status end = 'completed', false)], 'change')
+        from (select new.id) as written left join storage_cleanup.job() as job on job.id = written.id;
     end if;
     return null;
 end $$;

@@ -17,9 +17,10 @@ create or replace function storage_cleanup.remove_rows(jobs uuid[]) returns uuid
 language plpgsql set search_path = public, extensions, pg_temp set enable_seqscan = on set jit = off
 as $$
 begin
-    delete from public.render_jobs where id = any (array(select unnest(jobs)));
+    delete from public.render_jobs as job where job.id = any (array(select unnest(remove_rows.jobs)));
     set constraints all immediate;      -- a deferred foreign key must speak here, not at commit
-    return array(select unnest(jobs) except select id from public.render_jobs where id = any (array(select unnest(jobs))));
+    return array(select unnest(jobs) except
+                 select job.id from public.render_jobs as job where job.id = any (array(select unnest(remove_rows.jobs))));
 end $$;
 
 -- Deletes the rows of those of these jobs whose file is known to be gone. One that can't go (a foreign key, a trigger) is
@@ -49,15 +50,17 @@ begin
         where deletion.job_id = any (jobs) and state = 'file_deleted'
         order by deletion.job_id
         for update skip locked);
-    locked := array(select id from public.render_jobs where id = any (batch) order by id for update skip locked);
+    locked := array(
+        select job.id from (select unnest(batch) as id) as wanted join public.render_jobs as job on job.id = wanted.id
+        order by job.id for update of job skip locked);
 
     -- Nobody can save these; but a row that somebody needs is worth more than order.
     saved := array(select storage_cleanup.saved_among(batch));
     kept := array(     -- rendered again, or uploaded again under the same name
-        select job.id from public.render_jobs as job
+        select job.id from storage_cleanup.job() as job
         join storage_cleanup.deletion as ledger on ledger.job_id = job.id
         left join lateral (
-            select id from storage.objects as object
+            select object.id from storage.objects as object
             where object.bucket_id = ledger.bucket_id and object.name = ledger.object_name limit 1) as stored on true
         where job.id = any (batch)
           and (stored.id is not null or job.status is distinct from 'completed'
@@ -102,10 +105,10 @@ begin
                       and (object_name is null and not storage_cleanup.has_file(job.output_url)
                            or storage_cleanup.object_key(job.output_url) = ledger.bucket_id || '/' || object_name)
                      then state else 'done' end
-    from public.render_jobs as job
+    from storage_cleanup.job() as job
     where ledger.job_id = any (staying) and job.id = ledger.job_id;
     waiting := array(select unnest(batch) except select unnest(saved || kept || locked));
-    missing := array(select unnest(waiting) except select id from public.render_jobs where id = any (waiting));
+    missing := array(select unnest(waiting) except select id from storage_cleanup.job() where id = any (waiting));
     return query
     with finished as (
         update storage_cleanup.deletion
@@ -142,7 +145,7 @@ declare
 begin
     perform storage_cleanup.assert_may_claim(this_run, max_age);
     if dry_run then
-        locked := array(select id from public.render_jobs where id = any (jobs));
+        locked := array(select id from storage_cleanup.job() where id = any (jobs));
     else
         locked := storage_cleanup.take_jobs(jobs);
     end if;
@@ -151,7 +154,7 @@ begin
         dependent := array(select storage_cleanup.dependent_among(locked));
     end if;
     going := array(
-        select id from public.render_jobs join storage_cleanup.candidate on candidate.job_id = id
+        select id from storage_cleanup.job() join storage_cleanup.candidate on candidate.job_id = id
         where id = any (locked) and id <> all (saved || dependent) and status = 'completed'
           and (unsaved_at is null or unsaved_at < now() - grace)
           and not exists (select from storage_cleanup.unsaved where unsaved.job_id = id and at >= now() - grace)
@@ -165,8 +168,8 @@ begin
         select this_run, unnest(going), false on conflict do nothing;
     else
         insert into storage_cleanup.deletion as ledger (job_id, run_id, state, job, completed_at)
-        select id, this_run, 'file_deleted', storage_cleanup.without_long_values(to_jsonb(job.*)), candidate.completed_at
-        from public.render_jobs as job join storage_cleanup.candidate on candidate.job_id = id where id = any (going)
+        select id, this_run, 'file_deleted', storage_cleanup.without_long_values(job.fields), candidate.completed_at
+        from storage_cleanup.job() as job join storage_cleanup.candidate on candidate.job_id = id where id = any (going)
         on conflict (job_id) do update
             set run_id = excluded.run_id, state = 'file_deleted', job = excluded.job, completed_at = excluded.completed_at,
                 bucket_id = null, object_name = null, bytes = 0, attempts = 0, last_error = null,
@@ -190,7 +193,7 @@ begin
             when plan is not null and planned.job_id is null then 'not_in_plan'
             else 'already_claimed' end as reason
         from unnest(jobs) as asked (id)
-        left join public.render_jobs as job on job.id = asked.id
+        left join storage_cleanup.job() as job on job.id = asked.id
         left join storage_cleanup.candidate on candidate.job_id = asked.id
         left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = asked.id
         where asked.id <> all (going)

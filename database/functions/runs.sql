@@ -23,7 +23,7 @@ begin
     perform storage_cleanup.hold(jobs, '{}');
     insert into storage_cleanup.candidate (job_id, since, completed_at, has_file, unsaved_at)
     select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url), last_at
-    from unnest(jobs, times) as gone (job_id, last_at) join public.render_jobs on id = job_id and status = 'completed'
+    from unnest(jobs, times) as gone (job_id, last_at) join storage_cleanup.job() on id = job_id and status = 'completed'
     order by id
     on conflict (job_id) do update set unsaved_at = greatest(candidate.unsaved_at, excluded.unsaved_at);
 end $$;

@@ -10,7 +10,7 @@ as $$
         where relnamespace = to_regnamespace('public') and relname in ('render_jobs', 'user_assets')
     ),
     field as (      -- what the functions read, and of which types
-        select relation.name as of_table, relation.oid as relation, wanted.name, wanted.types, attnum, atttypid::regtype::text as type
+        select relation.name as of_table, relation.oid as relation, wanted.name, wanted.types, attnum, attnotnull, atttypid::regtype::text as type
         from (values ('public.render_jobs', 'id', array['uuid']), ('public.render_jobs', 'status', null),
                      ('public.render_jobs', 'output_url', null), ('public.render_jobs', 'created_at', null),
                      ('public.user_assets', 'id', null), ('public.user_assets', 'metadata', array['jsonb', 'json']))
@@ -36,9 +36,11 @@ as $$
     select 'columns', format('%s.%s is of type %s, and must be %s', of_table, name, type, types[1])
     from field where type <> all (types)
     union all
-    select 'job_id', 'public.render_jobs.id has neither a primary key nor a unique index of its own'
+    select 'row_id', format('%s.%s may be null, and must name a row', of_table, name) from field where name = 'id' and not attnotnull
+    union all
+    select 'row_id', format('%s.%s has neither a primary key nor a unique index of its own', of_table, name)
     from field
-    where of_table = 'public.render_jobs' and name = 'id' and type = 'uuid'
+    where name = 'id' and attnum is not null
       and not exists (select from pg_index
                       where indrelid = relation and indisunique and indisvalid and indimmediate and indpred is null
                         and indnkeyatts = 1 and indkey[0] = attnum)

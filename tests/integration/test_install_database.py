@@ -83,6 +83,14 @@ UNSUITABLE = {
         "alter table user_assets alter metadata drop default, alter metadata type text",
         "public.user_assets.metadata is of type text, and must be jsonb",
     ),
+    "assets without a primary key": (
+        "alter table user_assets drop constraint user_assets_pkey",
+        "public.user_assets.id has neither a primary key nor a unique index of its own",
+    ),
+    "assets without a name": (
+        "alter table user_assets drop constraint user_assets_pkey, alter id drop not null, add unique (id)",
+        "public.user_assets.id may be null, and must name a row",
+    ),
     "no asset id": ("alter table user_assets drop id", "public.user_assets has no column id"),
 }
 
@@ -186,7 +194,7 @@ def test_what_is_installed_takes_no_lock_on_the_applications_tables(
 def test_columns_that_only_health_reads_are_looked_for_at_the_first_installation(project: Database) -> None:
     with project.connect() as owner:
         owner.execute("alter table user_assets drop file_size")
-    with pytest.raises(RefusedError, match='column "file_size" does not exist'):
+    with pytest.raises(RefusedError, match="file_size does not exist"):
         by_tool(project)
     assert not is_trusted(project)
 
