@@ -34,6 +34,7 @@ _FUNCTIONS = (
         "suitability",
         "application",
         "values",
+        "readings",
         "installation",
         "locks",
         "renders",

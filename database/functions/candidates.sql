@@ -75,14 +75,14 @@ as $$
     from (select format('trigger %s %s %s', oid, xmin, tgenabled) as part from pg_trigger
           where tgrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and tgname like 'storage\_cleanup\_%'
           union all
-          select format('table %s %s %s', oid, xmin, relfilenode) from pg_class where oid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
+          select format('table %s %s %s %s', oid, relfilenode, relrowsecurity, relforcerowsecurity) from pg_class where oid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
           union all
           select format('column %s %s %s %s', attrelid, attname, atttypid, attisdropped) from pg_attribute
           where attrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and attnum > 0
           union all
           select format('function %s', md5(pg_get_functiondef(oid))) from pg_proc
           where pronamespace = 'storage_cleanup'::regnamespace
-            and proname in ('object_key', 'percent_decoded', 'readings', 'read_part', 'hash', 'bare', 'job_ids_in', 'texts_in', 'said_by', 'meant_by')
+            and proname in ('object_key', 'percent_decoded', 'readings', 'paths_in', 'read_part', 'all_of', 'hash', 'bare', 'job_ids_in', 'said_by', 'meant_in', 'meant_by')
           union all
           select format('child %s %s', inhrelid, inhparent) from pg_inherits
           where inhparent in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)

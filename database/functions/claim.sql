@@ -80,7 +80,7 @@ begin
             when candidate.unsaved_at >= now() - grace
                  or exists (select from storage_cleanup.unsaved where unsaved.job_id = job.id and at >= now() - grace)
                 then 'just_unsaved'
-            when exists (select from storage_cleanup.reference where reference.object = storage_cleanup.hash('user:' || job.user_id))
+            when exists (select from storage_cleanup.reference where reference.object in (storage_cleanup.hash(storage_cleanup.all_of(job.user_id)), storage_cleanup.hash(storage_cleanup.all_of(null))))
                 then 'asset_unread'
             when owners_only and present and job.user_id is distinct from object.owner then 'not_the_owners'
             when job.id = any (dependent) then 'has_dependents'

@@ -4,14 +4,6 @@
 -- The triggers' plans are generic: planning each statement anew cost four times as much as the statements themselves. Whose
 -- rights and settings apply, the triggers say, and what they call goes by that: saying it in each took a third of the time.
 
--- The texts of an asset that may mean objects: those of its columns, their arrays and their JSON, at most 1001 of them.
-create or replace function storage_cleanup.texts_in(asset jsonb) returns setof text
-language sql immutable parallel safe
-begin atomic
-    select text #>> '{}' from jsonb_path_query(asset, 'strict $.** ? (@.type() == "string")') as text
-    where text #>> '{}' ~ '/|[.][A-Za-z0-9]+[[:space:]]*([?#]|$)' limit 1001;       -- a slash, or an extension
-end;
-
 -- The jobs that hold these objects, but for an object that more than a thousand hold: that is a placeholder, and stays.
 create or replace function storage_cleanup.holders_of(objects bigint[]) returns uuid[]
 language sql stable
@@ -84,19 +76,12 @@ as $$
     group by source, job
 $$;
 
--- Every object that these assets may mean by what they say themselves. One that says more than is read may mean any file of
--- its user.
+-- Every object that these assets may mean by what they say themselves.
 create or replace function storage_cleanup.meant_by(sources text[], assets jsonb[]) returns table (source text, object bigint)
 language sql immutable parallel safe
 as $$
-    select distinct source, object
-    from unnest(sources, assets) as asset (source, fields)
-    cross join lateral (select array(select storage_cleanup.texts_in(fields)) as texts) as its
-    cross join lateral (
-        select storage_cleanup.hash(unnest(storage_cleanup.readings(text))) as object from unnest(its.texts) as text
-        union all
-        select storage_cleanup.hash('user:' || (fields ->> 'user_id')) where cardinality(its.texts) > 1000) as each
-    where object is not null
+    select distinct source, storage_cleanup.hash(key)
+    from unnest(sources, assets) as asset (source, fields) cross join lateral storage_cleanup.meant_in(fields) as key
 $$;
 
 -- Notes what these assets mean now, instead of what they meant before. `mode`: 'new' when nothing is noted of them yet,

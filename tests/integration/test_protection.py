@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote, urlencode
 from uuid import UUID, uuid4
 
 import psycopg
@@ -142,6 +143,72 @@ def test_a_job_that_is_named_under_any_key_is_saved(application: Application, cl
     application.save(render, metadata={key: str(render.job_id).upper()})
     assert kept(cleanup()) == {"saved": 1}
     assert application.download(render) == render.content
+
+
+def encoded(text: str, times: int = 1) -> str:
+    """Percent-encode a text, as often as it is asked."""
+    return encoded(quote(text, safe=""), times - 1) if times else text
+
+
+SAYINGS: dict[str, Callable[[str, Render], Any]] = {
+    "a key of JSON": lambda url, render: {f"{render.bucket}/{render.name}": {"width": 3}},
+    "JSON within a text": lambda url, render: {"raw": json.dumps({"url": url})},
+    "JSON that escapes slashes": lambda url, render: {"raw": json.dumps({"url": url}).replace("/", "\\/")},
+    "an image optimizer's URL": lambda url, render: {"src": f"/_next/image?url={encoded(url)}&w=640&q=75"},
+    "an encoded URL": lambda url, render: {"src": encoded(url)},
+    "a name that was encoded twice": lambda url, render: {"path": encoded(f"images/{render.name}", 2)},
+    "a URL within a proxy's": lambda url, render: {"src": f"https://proxy.example.com/fit/300/{url}"},
+    "a URL below another path": lambda url, render: {"src": f"https://cdn.example.com/files/images/{render.name}"},
+    "a URL of an API below a path": lambda url, render: {
+        "src": f"https://example.com/api/storage/v1/object/public/images/{render.name}"
+    },
+    "a URL of the S3 protocol": lambda url, render: {
+        "src": f"https://x.supabase.co/storage/v1/s3/images/{render.name}"
+    },
+    "a URL with a long token": lambda url, render: {"src": f"{url}?download=&token={'ab12' * 1000}"},
+    "a query that writes blanks as +": lambda url, render: {"src": f"https://cdn.example.com/?{urlencode({'u': url})}"},
+    "a scheme in capitals": lambda url, render: {"src": url.replace("http", "HTTP", 1)},
+    "a scheme of its own": lambda url, render: {"path": f"s3://images/{render.name}"},
+    "Markdown": lambda url, render: {"text": f"![a scene]({url})"},
+    "Markdown of 100 kB": lambda url, render: {"text": "a word " * 15_000 + f"![a scene]({url} 'of mine')"},
+    "CSS": lambda url, render: {"style": f"background: url('{url}') no-repeat"},
+    "HTML": lambda url, render: {"html": f'<img src="{url}"/>'},
+    "a list in a text": lambda url, render: {"urls": f"{url},{url}"},
+    "a sentence": lambda url, render: {"text": f"You find it in images/{render.name}."},
+    "two slashes": lambda url, render: {"path": f"images//{render.name}"},
+    "two slashes within the name": lambda url, render: {"path": render.name.replace("/", "//")},
+    "a folder that is this one": lambda url, render: {"path": f"./images/{render.name}"},
+    "backslashes": lambda url, render: {"path": f"images/{render.name}".replace("/", "\\")},
+    "a blank that can't be seen": lambda url, render: {"path": url + "\u00a0"},
+    "a name in its user's folder": lambda url, render: {"file": render.name.rpartition("/")[2]},
+}
+
+
+@pytest.mark.parametrize("saying", SAYINGS)
+def test_an_asset_keeps_the_file_that_it_names_in_its_own_way(
+    application: Application, cleanup: Cleanup, saying: str
+) -> None:
+    render = application.render(name=f"{application.user}/a scene_{uuid4()}.png" if "blanks" in saying else None)
+    url = application.link(render.bucket, render.name, Link.PUBLIC).replace("%20", " ")
+    application.save(render, metadata=SAYINGS[saying](url, render))
+    assert kept(cleanup()) == {"asset_points_at_file": 1}
+    assert application.download(render) == render.content
+
+
+@pytest.mark.parametrize(
+    ("text", "reasons"),
+    [
+        (" ".join(f"a/{number}" for number in range(300)), {"asset_unread": 1}),
+        ("a/word " * 50_000, {"asset_unread": 1}),
+        ("data:image/png;base64," + "A/bc" * 100_000, {}),
+    ],
+    ids=["300 paths", "350 kB", "the bytes of an image"],
+)
+def test_a_text_that_says_more_than_is_read_keeps_all_files_of_its_user(
+    application: Application, cleanup: Cleanup, text: str, reasons: dict[str, int]
+) -> None:
+    application.save(application.render(), metadata={"text": text})
+    assert kept(cleanup()) == reasons
 
 
 def test_an_asset_that_says_more_than_is_read_keeps_all_files_of_its_user(
