@@ -71,10 +71,10 @@ class _SlowStore(ObjectStore):
 
     delay = 0.0
 
-    def remove(self, bucket: str, names: Any) -> Removal:
+    def remove(self, bucket: str, names: Any, **how: Any) -> Removal:
         """Wait, and remove."""
         time.sleep(self.delay)
-        return super().remove(bucket, names)
+        return super().remove(bucket, names, **how)
 
 
 def run(

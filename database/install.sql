@@ -167,6 +167,7 @@ create table storage_cleanup.deletion (
     completed_at    timestamptz,          -- the candidate's, for when the claim is given back
     claimed_at      timestamptz not null default clock_timestamp(),
     attempted_at    timestamptz,          -- when Storage was last asked to remove the file
+    quiet_at        timestamptz,          -- until then Storage may be at work on a request whose end nobody has seen
     updated_at      timestamptz not null default clock_timestamp()
 );
 -- Unfinished work only, so it stays small however long the history grows. It is read by plain index scans alone: they mark
@@ -1767,11 +1768,18 @@ as $$
     with alive as materialized (
         select id from storage_cleanup.run where status = 'running' and id <> this_run and storage_cleanup.is_alive(run)
     )
-    select 'storage_files', case when alive.id is null then 'tried_in_vain' else 'claimed_by_another_run' end, count(*)
+    select 'storage_files', case when alive.id is null and (quiet_at >= clock_timestamp()) is not true then 'tried_in_vain'
+                                 else 'claimed_by_another_run' end, count(*)
     from storage_cleanup.deletion left join alive on alive.id = run_id
     where state = 'claimed' and run_id <> this_run
-      and (alive.id is not null or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
+      and (alive.id is not null or quiet_at >= clock_timestamp()
+           or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
     group by 1, 2
+    union all
+    select 'render_jobs', 'claimed_by_another_run', count(*)
+    from storage_cleanup.deletion
+    where state = 'file_deleted' and run_id is distinct from this_run and quiet_at >= clock_timestamp()
+    having count(*) > 0
     union all
     select 'render_jobs', 'row_protected', count(*)
     from storage_cleanup.deletion
@@ -2020,11 +2028,12 @@ begin
     ),
     ledgered as (
         insert into storage_cleanup.deletion as ledger
-            (job_id, run_id, state, bucket_id, object_name, object, bare, version, bytes, job, completed_at)
+            (job_id, run_id, state, bucket_id, object_name, object, bare, version, bytes, job, completed_at, quiet_at)
         select decided.job_id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end,
                decided.bucket_id, decided.object_name,
                storage_cleanup.hash(decided.bucket_id || '/' || decided.object_name), storage_cleanup.hash('*/' || decided.object_name),
-               decided.version, decided.bytes, storage_cleanup.without_long_values(job.fields), decided.completed_at
+               decided.version, decided.bytes, storage_cleanup.without_long_values(job.fields), decided.completed_at,
+               case outcome when 'claimed' then storage_cleanup.quiet_at(clock_timestamp()) end
         from decided join storage_cleanup.job() as job on job.id = decided.job_id
         where outcome in ('claimed', 'already_missing') and not dry_run
         on conflict (job_id) do update
@@ -2032,7 +2041,7 @@ begin
                 object_name = excluded.object_name, object = excluded.object, bare = excluded.bare,
                 version = excluded.version, bytes = excluded.bytes,
                 job = excluded.job, completed_at = excluded.completed_at,
-                attempts = 0, last_error = null, attempted_at = null,
+                attempts = 0, last_error = null, attempted_at = null, quiet_at = excluded.quiet_at,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
             where ledger.state in ('released', 'done')
     ),
@@ -2069,6 +2078,13 @@ as $$
     where storage_cleanup.version(stored.id, stored.version) <> claim.version or job.status <> 'completed' or again.completed_at > claim.claimed_at
 $$;
 
+-- When no request for a claim can be at work any more, whatever became of whoever made it, or adopted it, at that time: a
+-- claim may be acted on for 60 seconds, a request takes 30 till the client gives up, and 30 till the server does. Before that,
+-- nobody may take the claim for settled: the name could be used again, and saved, and removed by that request.
+create or replace function storage_cleanup.quiet_at(since timestamptz) returns timestamptz
+language sql stable parallel safe
+return since + interval '150 seconds';
+
 -- The next claims whose run has ended or died, locked.
 create or replace function storage_cleanup.abandoned(this_run uuid, batch_size integer) returns setof uuid
 language sql security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
@@ -2077,7 +2093,7 @@ as $$
     left join storage_cleanup.run as owner on owner.id = deletion.run_id
     where state = 'claimed' and run_id <> this_run
       and (owner.id is null or not storage_cleanup.is_alive(owner))
-      and (attempts < 5 or attempted_at < clock_timestamp() - interval '15 minutes')
+      and (attempts < 5 or attempted_at < clock_timestamp() - interval '15 minutes') and (quiet_at < clock_timestamp()) is not false
     order by deletion.job_id limit batch_size
     for update of deletion skip locked
 $$;
@@ -2109,6 +2125,7 @@ begin
         left join storage_cleanup.run as owner on owner.id = other.run_id
         where one.job_id = any (adopted) and other.job_id <> all (adopted)
           and other.state = 'claimed' and other.run_id <> this_run and (owner.id is null or not storage_cleanup.is_alive(owner))
+          and (other.quiet_at < clock_timestamp()) is not false
         order by other.job_id
         for update of other skip locked);
     -- No save passes while a claim stands; if one did (the triggers were off), the file stays.
@@ -2138,7 +2155,8 @@ begin
         select storage_cleanup.release(array_agg(job_id), 'stuck') from given_up
     ),
     resumed as (
-        update storage_cleanup.deletion set run_id = this_run, updated_at = clock_timestamp()
+        update storage_cleanup.deletion
+        set run_id = this_run, quiet_at = storage_cleanup.quiet_at(clock_timestamp()), updated_at = clock_timestamp()
         where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced)
           and deletion.job_id not in (select job_id from given_up)
         returning deletion.job_id, deletion.bucket_id, deletion.object_name, deletion.bytes
@@ -2212,8 +2230,9 @@ begin
 end $$;
 
 -- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which. Where
--- another upload has taken the name meanwhile, that one isn't ours: the claim is given back.
-create or replace function storage_cleanup.settle(this_run uuid, jobs uuid[], error text)
+-- another upload has taken the name meanwhile, that one isn't ours: the claim is given back. But not yet while a request is open,
+-- for it got no answer: Storage carries it out all the same, later.
+create or replace function storage_cleanup.settle(this_run uuid, jobs uuid[], error text, is_open boolean)
 returns table (job_id uuid, gone boolean, is_replaced boolean)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
@@ -2224,7 +2243,9 @@ begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.beat(this_run);
     replaced := array(select replaced.job_id from storage_cleanup.replaced_among(jobs) as replaced where is_there);
-    perform storage_cleanup.release(replaced, 'rendered_again');
+    if not is_open then
+        perform storage_cleanup.release(replaced, 'rendered_again');
+    end if;
     return query
     with checked as materialized (      -- one look into each index for each job, whatever the planner thinks of the ledger
         select claim.job_id, stored.id is null as gone
@@ -2235,11 +2256,13 @@ begin
         left join lateral (
             select object.id from storage.objects as object
             where object.bucket_id = claim.bucket_id and object.name = claim.object_name limit 1) as stored on true
+        where asked.job_id <> all (replaced)
     )
     update storage_cleanup.deletion
     set state = case when gone then 'file_deleted' else 'claimed' end,
         attempts = case when gone then 0 else attempts + 1 end,     -- once it is gone, attempts at the row are counted
         attempted_at = clock_timestamp(), updated_at = clock_timestamp(),
+        quiet_at = case when is_open then storage_cleanup.quiet_at(clock_timestamp()) end,
         last_error = case when not gone then coalesce(error, 'Storage answered, but the object is still there') end
     from checked
     where deletion.job_id = checked.job_id and deletion.state = 'claimed'
@@ -2256,7 +2279,7 @@ language sql stable security definer set search_path = '' set enable_seqscan = o
 as $$
     select job_id from storage_cleanup.deletion
     where state = 'file_deleted' and job_id > after_job and run_id is distinct from this_run
-      and (attempts < 3 or updated_at < now() - interval '1 hour')
+      and (attempts < 3 or updated_at < now() - interval '1 hour') and (quiet_at < clock_timestamp()) is not false
     order by job_id limit page_size
 $$;
 
@@ -2287,6 +2310,7 @@ declare
     batch   uuid[];
     saved   uuid[];
     kept    uuid[];
+    early   uuid[];      -- Storage may be at work for them
     locked  uuid[];
     removed uuid[];
     staying uuid[] := '{}';     -- deleted without an error, and still there
@@ -2297,9 +2321,12 @@ declare
 begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.beat(this_run);
+    early := array(
+        select deletion.job_id from storage_cleanup.deletion
+        where deletion.job_id = any (jobs) and state = 'file_deleted' and quiet_at >= clock_timestamp());
     batch := array(
         select deletion.job_id from storage_cleanup.deletion
-        where deletion.job_id = any (jobs) and state = 'file_deleted'
+        where deletion.job_id = any (jobs) and deletion.job_id <> all (early) and state = 'file_deleted'
         order by deletion.job_id
         for update skip locked);
     locked := array(
@@ -2378,7 +2405,9 @@ begin
     union all
     select job, 'kept_by_trigger', null from unnest(staying) as job
     union all
-    select job, 'taken_over', null from unnest(jobs) as job where job <> all (batch);
+    select job, 'request_at_work', null from unnest(early) as job
+    union all
+    select job, 'taken_over', null from unnest(jobs) as job where job <> all (batch || early);
 end $$;
 
 -- Claims old, unsaved, completed jobs that never had a file. There is nothing to remove, so delete_rows may follow at once.

@@ -176,11 +176,12 @@ begin
     ),
     ledgered as (
         insert into storage_cleanup.deletion as ledger
-            (job_id, run_id, state, bucket_id, object_name, object, bare, version, bytes, job, completed_at)
+            (job_id, run_id, state, bucket_id, object_name, object, bare, version, bytes, job, completed_at, quiet_at)
         select decided.job_id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end,
                decided.bucket_id, decided.object_name,
                storage_cleanup.hash(decided.bucket_id || '/' || decided.object_name), storage_cleanup.hash('*/' || decided.object_name),
-               decided.version, decided.bytes, storage_cleanup.without_long_values(job.fields), decided.completed_at
+               decided.version, decided.bytes, storage_cleanup.without_long_values(job.fields), decided.completed_at,
+               case outcome when 'claimed' then storage_cleanup.quiet_at(clock_timestamp()) end
         from decided join storage_cleanup.job() as job on job.id = decided.job_id
         where outcome in ('claimed', 'already_missing') and not dry_run
         on conflict (job_id) do update
@@ -188,7 +189,7 @@ begin
                 object_name = excluded.object_name, object = excluded.object, bare = excluded.bare,
                 version = excluded.version, bytes = excluded.bytes,
                 job = excluded.job, completed_at = excluded.completed_at,
-                attempts = 0, last_error = null, attempted_at = null,
+                attempts = 0, last_error = null, attempted_at = null, quiet_at = excluded.quiet_at,
                 claimed_at = clock_timestamp(), updated_at = clock_timestamp()
             where ledger.state in ('released', 'done')
     ),

@@ -15,6 +15,13 @@ as $$
     where storage_cleanup.version(stored.id, stored.version) <> claim.version or job.status <> 'completed' or again.completed_at > claim.claimed_at
 $$;
 
+-- When no request for a claim can be at work any more, whatever became of whoever made it, or adopted it, at that time: a
+-- claim may be acted on for 60 seconds, a request takes 30 till the client gives up, and 30 till the server does. Before that,
+-- nobody may take the claim for settled: the name could be used again, and saved, and removed by that request.
+create or replace function storage_cleanup.quiet_at(since timestamptz) returns timestamptz
+language sql stable parallel safe
+return since + interval '150 seconds';
+
 -- The next claims whose run has ended or died, locked.
 create or replace function storage_cleanup.abandoned(this_run uuid, batch_size integer) returns setof uuid
 language sql security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
@@ -23,7 +30,7 @@ as $$
     left join storage_cleanup.run as owner on owner.id = deletion.run_id
     where state = 'claimed' and run_id <> this_run
       and (owner.id is null or not storage_cleanup.is_alive(owner))
-      and (attempts < 5 or attempted_at < clock_timestamp() - interval '15 minutes')
+      and (attempts < 5 or attempted_at < clock_timestamp() - interval '15 minutes') and (quiet_at < clock_timestamp()) is not false
     order by deletion.job_id limit batch_size
     for update of deletion skip locked
 $$;
@@ -55,6 +62,7 @@ begin
         left join storage_cleanup.run as owner on owner.id = other.run_id
         where one.job_id = any (adopted) and other.job_id <> all (adopted)
           and other.state = 'claimed' and other.run_id <> this_run and (owner.id is null or not storage_cleanup.is_alive(owner))
+          and (other.quiet_at < clock_timestamp()) is not false
         order by other.job_id
         for update of other skip locked);
     -- No save passes while a claim stands; if one did (the triggers were off), the file stays.
@@ -84,7 +92,8 @@ begin
         select storage_cleanup.release(array_agg(job_id), 'stuck') from given_up
     ),
     resumed as (
-        update storage_cleanup.deletion set run_id = this_run, updated_at = clock_timestamp()
+        update storage_cleanup.deletion
+        set run_id = this_run, quiet_at = storage_cleanup.quiet_at(clock_timestamp()), updated_at = clock_timestamp()
         where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced)
           and deletion.job_id not in (select job_id from given_up)
         returning deletion.job_id, deletion.bucket_id, deletion.object_name, deletion.bytes
@@ -158,8 +167,9 @@ begin
 end $$;
 
 -- A file is gone when storage.objects says so. Marks those, counts an attempt for the others, and says which is which. Where
--- another upload has taken the name meanwhile, that one isn't ours: the claim is given back.
-create or replace function storage_cleanup.settle(this_run uuid, jobs uuid[], error text)
+-- another upload has taken the name meanwhile, that one isn't ours: the claim is given back. But not yet while a request is open,
+-- for it got no answer: Storage carries it out all the same, later.
+create or replace function storage_cleanup.settle(this_run uuid, jobs uuid[], error text, is_open boolean)
 returns table (job_id uuid, gone boolean, is_replaced boolean)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
@@ -170,7 +180,9 @@ begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.beat(this_run);
     replaced := array(select replaced.job_id from storage_cleanup.replaced_among(jobs) as replaced where is_there);
-    perform storage_cleanup.release(replaced, 'rendered_again');
+    if not is_open then
+        perform storage_cleanup.release(replaced, 'rendered_again');
+    end if;
     return query
     with checked as materialized (      -- one look into each index for each job, whatever the planner thinks of the ledger
         select claim.job_id, stored.id is null as gone
@@ -181,11 +193,13 @@ begin
         left join lateral (
             select object.id from storage.objects as object
             where object.bucket_id = claim.bucket_id and object.name = claim.object_name limit 1) as stored on true
+        where asked.job_id <> all (replaced)
     )
     update storage_cleanup.deletion
     set state = case when gone then 'file_deleted' else 'claimed' end,
         attempts = case when gone then 0 else attempts + 1 end,     -- once it is gone, attempts at the row are counted
         attempted_at = clock_timestamp(), updated_at = clock_timestamp(),
+        quiet_at = case when is_open then storage_cleanup.quiet_at(clock_timestamp()) end,
         last_error = case when not gone then coalesce(error, 'Storage answered, but the object is still there') end
     from checked
     where deletion.job_id = checked.job_id and deletion.state = 'claimed'

@@ -4,7 +4,7 @@ language sql stable security definer set search_path = '' set enable_seqscan = o
 as $$
     select job_id from storage_cleanup.deletion
     where state = 'file_deleted' and job_id > after_job and run_id is distinct from this_run
-      and (attempts < 3 or updated_at < now() - interval '1 hour')
+      and (attempts < 3 or updated_at < now() - interval '1 hour') and (quiet_at < clock_timestamp()) is not false
     order by job_id limit page_size
 $$;
 
@@ -35,6 +35,7 @@ declare
     batch   uuid[];
     saved   uuid[];
     kept    uuid[];
+    early   uuid[];      -- Storage may be at work for them
     locked  uuid[];
     removed uuid[];
     staying uuid[] := '{}';     -- deleted without an error, and still there
@@ -45,9 +46,12 @@ declare
 begin
     perform storage_cleanup.assert_trust();
     perform storage_cleanup.beat(this_run);
+    early := array(
+        select deletion.job_id from storage_cleanup.deletion
+        where deletion.job_id = any (jobs) and state = 'file_deleted' and quiet_at >= clock_timestamp());
     batch := array(
         select deletion.job_id from storage_cleanup.deletion
-        where deletion.job_id = any (jobs) and state = 'file_deleted'
+        where deletion.job_id = any (jobs) and deletion.job_id <> all (early) and state = 'file_deleted'
         order by deletion.job_id
         for update skip locked);
     locked := array(
@@ -126,7 +130,9 @@ begin
     union all
     select job, 'kept_by_trigger', null from unnest(staying) as job
     union all
-    select job, 'taken_over', null from unnest(jobs) as job where job <> all (batch);
+    select job, 'request_at_work', null from unnest(early) as job
+    union all
+    select job, 'taken_over', null from unnest(jobs) as job where job <> all (batch || early);
 end $$;
 
 -- Claims old, unsaved, completed jobs that never had a file. There is nothing to remove, so delete_rows may follow at once.

@@ -96,11 +96,18 @@ as $$
     with alive as materialized (
         select id from storage_cleanup.run where status = 'running' and id <> this_run and storage_cleanup.is_alive(run)
     )
-    select 'storage_files', case when alive.id is null then 'tried_in_vain' else 'claimed_by_another_run' end, count(*)
+    select 'storage_files', case when alive.id is null and (quiet_at >= clock_timestamp()) is not true then 'tried_in_vain'
+                                 else 'claimed_by_another_run' end, count(*)
     from storage_cleanup.deletion left join alive on alive.id = run_id
     where state = 'claimed' and run_id <> this_run
-      and (alive.id is not null or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
+      and (alive.id is not null or quiet_at >= clock_timestamp()
+           or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
     group by 1, 2
+    union all
+    select 'render_jobs', 'claimed_by_another_run', count(*)
+    from storage_cleanup.deletion
+    where state = 'file_deleted' and run_id is distinct from this_run and quiet_at >= clock_timestamp()
+    having count(*) > 0
     union all
     select 'render_jobs', 'row_protected', count(*)
     from storage_cleanup.deletion

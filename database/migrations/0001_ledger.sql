@@ -39,6 +39,7 @@ create table storage_cleanup.deletion (
     completed_at    timestamptz,          -- the candidate's, for when the claim is given back
     claimed_at      timestamptz not null default clock_timestamp(),
     attempted_at    timestamptz,          -- when Storage was last asked to remove the file
+    quiet_at        timestamptz,          -- until then Storage may be at work on a request whose end nobody has seen
     updated_at      timestamptz not null default clock_timestamp()
 );
 -- Unfinished work only, so it stays small however long the history grows. It is read by plain index scans alone: they mark

@@ -43,6 +43,7 @@ from storage_cleanup.postgres import connection as transactions
 from storage_cleanup.storage.object_store import ObjectStore
 from tests.campaigns.ground import Ground, Project, quiet
 from tests.campaigns.report import Figures, missed
+from tests.integration.direct import let_requests_end
 
 _TLS = ssl.create_default_context()  # reading the certificates takes long, and nothing here is encrypted
 APP = load_function("cleanup")  # … and all of this happens once, before the forks
@@ -183,10 +184,10 @@ class _OneByOne:
 
     def shutdown(self, **options: bool) -> None: ...
 
-    def submit(self, ask: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    def submit(self, ask: Callable[..., Any], *arguments: Any, **named: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
-            future.set_result(ask(*arguments))
+            future.set_result(ask(*arguments, **named))
         except Exception as error:  # noqa: BLE001 - as a thread would do
             future.set_exception(error)
         return future
@@ -428,6 +429,7 @@ class Killing:
             before = _state(database)
             project.cycle(self.store, page_size=PAGE_SIZE)
             _wait_for_servers(database)  # a statement has ended long before the next interval
+            let_requests_end(project)  # as has a request, one interval later
             if _state(database) != before:
                 needed = number
             elif number > 1:  # the first runs beside the dead one's last statement, which it must leave alone

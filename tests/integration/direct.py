@@ -80,10 +80,17 @@ def let_time_pass(project: Project) -> None:
             "set claimed_at = claimed_at - %(age)s, attempted_at = attempted_at - %(age)s",
             {"age": age},
         )
+    let_requests_end(project)
+
+
+def let_requests_end(project: Project) -> None:
+    """Pretend that no request can be at work any more, whatever has become of whoever sent it."""
+    with project.database.connect() as connection:
+        connection.execute("update storage_cleanup.deletion set quiet_at = now()")
 
 
 def die_with_claims(project: Project) -> None:
-    """Claim every job for a run that dies before anybody hears of it again."""
+    """Claim every job for a run that dies before anybody hears of it again, and be long dead."""
     with project.database.connect() as connection:
         connection.execute(
             "insert into storage_cleanup.run (id, trigger, dry_run, options, scope, backend_pid) "
@@ -95,6 +102,7 @@ def die_with_claims(project: Project) -> None:
             "interval '1 hour', false, null) from render_jobs",
             (DEAD,),
         )
+    let_requests_end(project)
 
 
 def refer_to(project: Project, *renders: Render) -> None:

@@ -16,7 +16,7 @@ from storage_cleanup.postgres.connection import Transactions
 from storage_cleanup.postgres.ledger import Database
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Configure, nothing_happened
-from tests.integration.direct import cycle, ledger
+from tests.integration.direct import cycle, ledger, let_requests_end
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -245,6 +245,7 @@ def test_a_connection_that_is_lost_in_a_call_fails_the_run_and_the_next_one_fini
     with monkeypatch.context() as patched:
         patched.setattr(Transactions, "run", cut)
         assert cycle(servers).status is Status.FAILED
+    let_requests_end(servers)
     assert cycle(servers).status is Status.SUCCEEDED
     assert application.jobs() == {saved.job_id}
     assert application.download(saved) == saved.content

@@ -288,7 +288,7 @@ def test_a_run_gives_back_no_claim_of_another(application: Application, sweeper:
 def test_a_run_gives_back_no_claim_that_storage_was_asked_for(application: Application, sweeper: Connection) -> None:
     render, run = application.render(), uuid4()
     claim(sweeper, render, run=run)
-    sweeper.execute("select storage_cleanup.settle(%s, %s, 'no answer in time')", (run, [render.job_id]))
+    sweeper.execute("select storage_cleanup.settle(%s, %s, 'no answer in time', true)", (run, [render.job_id]))
     assert give_back(sweeper, render, run) == 0
     with pytest.raises(pg.ForeignKeyViolation):
         application.save(render)

@@ -16,7 +16,7 @@ from storage_cleanup.model.vocabulary import Phase, Status
 from storage_cleanup.postgres.connection import Transactions
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
-from tests.integration.direct import cycle, die_with_claims
+from tests.integration.direct import cycle, die_with_claims, let_requests_end
 from tests.integration.transaction_pooler import TransactionPooler
 
 Client = psycopg.Connection[tuple[object, ...]]
@@ -157,6 +157,7 @@ def test_claims_of_a_run_that_may_still_be_at_work_are_kept_and_said_so(
     assert (result.status, result.remaining) == (Status.SUCCEEDED, 5)
     assert result.phases[Phase.STORAGE_FILES].kept == {"claimed_by_another_run": 5}
     client.execute("update storage_cleanup.run set heartbeat_at = heartbeat_at - interval '2 minutes'")
+    let_requests_end(servers)
     result = cycle(servers, database_url=pooler.url)
     assert (result.phases[Phase.STORAGE_FILES].deleted, result.remaining) == (5, 0)
 

@@ -13,10 +13,14 @@ import pytest
 from psycopg import errors as pg
 
 from local.application import TWO_HOURS, Application, Link, Render
+from local.storage_emulator.faults import Fault
 from storage_cleanup.cleanup.cycle import run_cycle
+from storage_cleanup.errors import ObjectStoreError
 from storage_cleanup.storage.object_store import ObjectStore, Removal
+from storage_cleanup.storage.paths import OWN_BUCKET
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup
+from tests.integration.direct import let_requests_end
 
 pytestmark = pytest.mark.usefixtures("earlier_run")
 Connection = psycopg.Connection[Any]
@@ -473,9 +477,10 @@ def test_a_render_that_is_approved_late_can_be_saved_for_its_whole_age(
 
 
 def abandon(servers: Servers, *renders: Render) -> None:
-    """Claim as a run that has died since."""
+    """Claim as a run that has died long since."""
     for render in renders:
         claimed(servers, render)
+    let_requests_end(servers)
 
 
 @pytest.mark.parametrize("again", ["its file", "its status"])
@@ -500,8 +505,8 @@ def test_what_is_uploaded_again_between_removal_and_confirmation_stays_and_is_no
     render = application.render()
 
     class Overtaken(ObjectStore):
-        def remove(self, bucket: str, names: Sequence[str]) -> Removal:
-            removal = super().remove(bucket, names)
+        def remove(self, bucket: str, names: Sequence[str], **how: Any) -> Removal:
+            removal = super().remove(bucket, names, **how)
             if bucket == render.bucket:
                 application.upload(bucket, render.name, b"anew")
             return removal
@@ -534,13 +539,83 @@ def test_a_file_that_was_removed_is_said_so_when_its_job_was_rendered_again_mean
     render = application.render()
 
     class Overtaken(ObjectStore):
-        def remove(self, bucket: str, names: Sequence[str]) -> Removal:
+        def remove(self, bucket: str, names: Sequence[str], **how: Any) -> Removal:
             if bucket == render.bucket:
                 owner.execute("update render_jobs set status = 'running' where id = %s", (render.job_id,))
-            return super().remove(bucket, names)
+            return super().remove(bucket, names, **how)
 
     monkeypatch.setattr(app, "ObjectStore", Overtaken)
     answer = cleanup()
     assert answer["phases"]["storage_files"]["deleted"] == 1
     assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"rendered_again": 1}
     assert application.jobs() == {render.job_id}
+
+
+# -- a request that got no answer -------------------------------------------------------------------------------------
+
+
+class Unanswered(ObjectStore):
+    """Storage is busy: it answers nobody, and removes what it was asked for later."""
+
+    asked: tuple[str, Sequence[str]] | None = None
+
+    def remove(self, bucket: str, names: Sequence[str], **how: Any) -> Removal:
+        if bucket == OWN_BUCKET:
+            return super().remove(bucket, names, **how)
+        Unanswered.asked = bucket, names
+        error = ObjectStoreError("no answer in time", code="timeout")
+        return Removal(failed=dict.fromkeys(names, error), unanswered=True, is_open=True)
+
+
+def test_a_name_cannot_be_saved_again_while_a_request_for_it_may_be_at_work(
+    app: ModuleType, application: Application, cleanup: Cleanup, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request gets no answer, the job is rendered again, and its user saves it before Storage goes on."""
+    render = application.render()
+    monkeypatch.setattr(app, "ObjectStore", Unanswered)
+    cleanup()
+    application.upload(render.bucket, render.name, b"anew")
+    owner.execute("update render_jobs set progress = 1 where id = %s", (render.job_id,))
+    cleanup()  # another cycle doesn't release it, either
+    with pytest.raises(pg.ForeignKeyViolation, match="can no longer be saved"):
+        application.save(render)
+
+
+def test_a_name_can_be_saved_again_once_no_request_for_it_can_be_at_work(
+    app: ModuleType, application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render = application.render()
+    with monkeypatch.context() as busy:
+        busy.setattr(app, "ObjectStore", Unanswered)
+        cleanup()
+    application.upload(render.bucket, render.name, b"anew")
+    assert kept(cleanup()) == {"claimed_by_another_run": 1}
+    let_requests_end(servers)
+    assert kept(cleanup())["rendered_again"] == 1
+    application.save(render)
+    assert application.read(render.bucket, render.name) == b"anew"
+
+
+@pytest.mark.parametrize("state", ["claimed", "file_deleted"])
+def test_what_a_run_has_claimed_that_died_a_moment_ago_is_left_alone(
+    application: Application, cleanup: Cleanup, servers: Servers, state: str
+) -> None:
+    """It may have asked Storage in its last moment."""
+    render = application.render()
+    claimed(servers, render)
+    servers.execute("update storage_cleanup.deletion set state = %s", state)
+    answer = cleanup()
+    phase = "storage_files" if state == "claimed" else "render_jobs"
+    assert answer["phases"][phase]["reasons"]["kept"] == {"claimed_by_another_run": 1}
+    assert application.jobs() == {render.job_id}
+
+
+def test_a_request_is_not_sent_again_once_the_lease_is_over(
+    app: ModuleType, application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storage pushes back for longer than the claim may be acted on."""
+    application.render()
+    servers.storage.inject({Fault.SLOW_DOWN: 1}, operations=["remove"])
+    monkeypatch.setattr(app, "run_cycle", partial(run_cycle, lease_seconds=0.5))
+    answer = cleanup()
+    assert answer["phases"]["storage_files"]["reasons"]["failed"] == {"storage_lease_over": 1}

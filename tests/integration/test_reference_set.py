@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from types import ModuleType
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -248,11 +249,11 @@ def loses_all_assets(app: ModuleType, servers: Servers, monkeypatch: pytest.Monk
     class Mistake(ObjectStore):
         asked = 0
 
-        def remove(self, bucket: str, names: Sequence[str]) -> Removal:
+        def remove(self, bucket: str, names: Sequence[str], **how: Any) -> Removal:
             self.asked += bucket != OWN_BUCKET
             if self.asked == 2:
                 servers.execute("delete from user_assets")
-            return super().remove(bucket, names)
+            return super().remove(bucket, names, **how)
 
     def prepare() -> None:
         monkeypatch.setattr(preflight, "REFERENCE_SECONDS", 0)

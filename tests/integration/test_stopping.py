@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -101,10 +102,10 @@ def test_time_that_runs_out_makes_the_run_partial_and_the_rest_is_done_next_time
     application.render_many(400)
     original, removing = ObjectStore.remove, threading.Event()
 
-    def remove(self: ObjectStore, bucket: str, names: Sequence[str]) -> Removal:
+    def remove(self: ObjectStore, bucket: str, names: Sequence[str], **how: Any) -> Removal:
         if bucket != OWN_BUCKET:
             removing.set()
-        return original(self, bucket, names)
+        return original(self, bucket, names, **how)
 
     with monkeypatch.context() as patched:
         patched.setattr(ObjectStore, "remove", remove)

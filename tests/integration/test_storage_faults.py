@@ -10,7 +10,7 @@ from storage_cleanup.errors import ObjectStoreError
 from storage_cleanup.storage.object_store import ObjectStore
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Configure, nothing_happened
-from tests.integration.direct import IMPATIENT, ledger, let_time_pass
+from tests.integration.direct import IMPATIENT, ledger, let_requests_end, let_time_pass
 
 pytestmark = pytest.mark.usefixtures("impatience", "earlier_run")
 
@@ -52,6 +52,7 @@ def test_once_storage_works_again_the_next_cycle_does_the_rest(
     servers.storage.inject({fault: 1}, operations=["remove"], hang_seconds=1)
     cleanup()
     servers.storage.heal()
+    let_requests_end(servers)
     answer = cleanup()
     assert answer["status"] == "succeeded"
     assert answer["phases"]["storage_files"]["deleted"] == answer["phases"]["render_jobs"]["deleted"] == 5
@@ -68,7 +69,9 @@ def test_what_a_request_removed_is_deleted_although_its_answer_got_lost(
     assert answer["status"] == "succeeded"
     assert answer["phases"]["storage_files"]["deleted"] == answer["phases"]["storage_files"]["planned"] == 5
     assert answer["phases"]["storage_files"]["bytes"] == 50
-    assert answer["phases"]["render_jobs"]["deleted"] == 5
+    assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"request_at_work": 5}
+    let_requests_end(servers)
+    assert cleanup()["phases"]["render_jobs"]["deleted"] == 5
 
 
 def test_what_is_gone_although_storage_removed_nothing_was_missing_already(

@@ -101,6 +101,11 @@ KEY_REFUSED = frozenset({401, 403})
 """The status of an answer to a key that the server doesn't accept."""
 PUSHBACK = frozenset({429, 503, 544})
 """The status of an answer that asks to be asked less."""
+GATEWAY = frozenset({408, 499, 502, 504, *range(520, 528)})
+"""The status of an answer that a gateway gives in the server's place: the server may be at work all the same."""
+LEASE_OVER = "lease_over"
+NEVER_SENT = frozenset({"connect_error", LEASE_OVER})
+"""The code of a failure that kept a request from being sent."""
 
 
 class ObjectStoreError(StorageCleanupError):
@@ -126,6 +131,11 @@ class ObjectStoreError(StorageCleanupError):
     def is_refusal(self) -> bool:
         """Whether the server doesn't accept the key."""
         return self.status in KEY_REFUSED
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody knows what became of the request: it was sent, and the server may carry it out later."""
+        return self.code not in NEVER_SENT and (self.status is None or self.status in GATEWAY)
 
     @property
     def is_passing(self) -> bool:

@@ -42,6 +42,16 @@ def test_a_phase_is_switched_by_its_parameter(phase: Phase) -> None:
     assert read_tree({**PARAMETERS, name: "false"}).phases == frozenset(Phase) - {phase}
 
 
+@pytest.mark.parametrize(("ownership", "owners_only"), [("required", True), ("off", False)])
+def test_ownership_is_required_or_off(ownership: str, owners_only: bool) -> None:
+    assert read(ownership=ownership).owners_only is owners_only
+
+
+@pytest.mark.parametrize(("dependents", "keep_dependents"), [("keep", True), ("delete", False)])
+def test_dependents_keep_their_job_or_go_with_it(dependents: str, keep_dependents: bool) -> None:
+    assert read(dependents=dependents).keep_dependents is keep_dependents
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         read().enabled = False  # type: ignore[misc]
@@ -145,6 +155,8 @@ def test_numbers_are_decimal_digits(name: str) -> None:
         ("production/interval-minutes", ["1", "10080"], ["0", "10081"]),
         ("testing/max-age-minutes", ["1", "525600"], ["0", "525601"]),
         ("production/max-age-minutes", ["1", "525600"], ["0", "525601"]),
+        ("testing/unsaved-grace-minutes", ["0", "525600"], ["525601"]),
+        ("production/unsaved-grace-minutes", ["0", "525600"], ["525601"]),
         ("limits/max-deletions-per-run", ["1", "10000000", "1".zfill(12)], ["0", "10000001"]),
         ("limits/max-saved-drop-percent", ["0", "100"], ["101"]),
         ("limits/max-failure-percent", ["0", "100"], ["101"]),

@@ -104,7 +104,7 @@ def _host_and_user(url: str) -> tuple[str, str]:
     """Return host and user as libpq takes them: from the query, where it names them, else from the authority."""
     parts = urlsplit(url)
     _ = parts.port  # raises ValueError where it is no port
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    query = dict(parse_qsl(parts.query))
     host = query.get("host") or unquote(parts.hostname or "")
     return host.lower(), query.get("user") or unquote(parts.username or "")
 

@@ -110,6 +110,11 @@ class Reason(StrEnum):
         "the run had to stop before it asked Storage; it may be saved again, or a later run takes it",
     )
     NOT_ASKED = "not_asked", Kind.SKIPPED, "the run had to stop before it asked Storage; the next run goes on"
+    REQUEST_AT_WORK = (
+        "request_at_work",
+        Kind.SKIPPED,
+        "a request for the file got no answer, and Storage may still carry it out; the next runs go on",
+    )
     FOREIGN_KEY = "foreign_key", Kind.SKIPPED, "a foreign key of another table protects the row"
     KEPT_BY_TRIGGER = (
         "kept_by_trigger",

@@ -323,9 +323,13 @@ class Database(Adapter):
         """Take over up to ``size`` claims of runs that have ended or died."""
         return self._rows(Verdict, "adopt", this_run=run, batch_size=size)
 
-    def settle(self, run: UUID, jobs: Sequence[UUID], error: str | None) -> list[Settled]:
-        """Look which objects are gone and mark their claims; count an attempt, with its error, for the others."""
-        return self._rows(Settled, "settle", this_run=run, jobs=list(jobs), error=error)
+    def settle(self, run: UUID, jobs: Sequence[UUID], error: str | None, *, is_open: bool) -> list[Settled]:
+        """Look which objects are gone and mark their claims; count an attempt, with its error, for the others.
+
+        While a request ``is_open`` (nobody has seen its end), no claim is closed or released until Storage can't be
+        at work on it any more.
+        """
+        return self._rows(Settled, "settle", this_run=run, jobs=list(jobs), error=error, is_open=is_open)
 
     def give_back(self, run: UUID, jobs: Sequence[UUID]) -> set[UUID]:
         """Release claims whose removal was never asked for; returns those that this run still had."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from storage_cleanup.errors import PUSHBACK, ObjectStoreError
+from storage_cleanup.errors import LEASE_OVER, PUSHBACK, ObjectStoreError
 from storage_cleanup.limits import STORAGE, HttpPatience
 
 if TYPE_CHECKING:
@@ -45,14 +45,22 @@ class Removal:
     removed
         Names that it returned as deleted by this request.
     unanswered
-        Whether a request for them ended without an answer to it: it may have removed any of them.
+        Whether a request for them failed: it may have removed any of them.
+    is_open
+        Whether nobody knows what became of a request: the server may carry it out later.
     failed
         Names that couldn't be asked for, or whose outcome is unknown, each with what went wrong.
     """
 
     removed: set[str] = field(default_factory=set)
     unanswered: bool = False
+    is_open: bool = False
     failed: dict[str, ObjectStoreError] = field(default_factory=dict)
+
+    def note(self, error: ObjectStoreError) -> None:
+        """Remember that a request for these names has failed."""
+        self.unanswered = True
+        self.is_open = self.is_open or error.is_open
 
 
 class ObjectStore(AbstractContextManager["ObjectStore"]):
@@ -132,8 +140,10 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         """
         self._retrying(lambda client: client.upload(bucket, name, content))
 
-    def remove(self, bucket: str, names: Sequence[str]) -> Removal:
+    def remove(self, bucket: str, names: Sequence[str], *, is_over: Callable[[], bool] = lambda: False) -> Removal:
         """Remove objects by their exact names, at most ``limits.PAGE_SIZE`` of them.
+
+        Once ``is_over`` says so, nothing is sent any more: whoever has slept or tried for so long may be too late.
 
         A name that breaks its batch is found by halving and reported alone. No answer is proof that a name is gone: a
         missing name, a missing bucket and a key without rights all look the same.
@@ -145,17 +155,24 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
         """
         result = Removal()
         try:
-            result.removed |= self._retrying(lambda client: client.remove(bucket, names), result)
+            result.removed |= self._retrying(lambda client: _in_time(client, is_over).remove(bucket, names), result)
         except ObjectStoreError as error:
             if error.is_refusal:
                 raise
             if error.is_passing or len(names) == 1:
                 result.failed.update(dict.fromkeys(names, error))
             else:
-                self._halve(bucket, names, error, result)
+                self._halve(bucket, names, error, result, is_over)
         return result
 
-    def _halve(self, bucket: str, names: Sequence[str], error: ObjectStoreError, result: Removal) -> None:
+    def _halve(
+        self,
+        bucket: str,
+        names: Sequence[str],
+        error: ObjectStoreError,
+        result: Removal,
+        is_over: Callable[[], bool],
+    ) -> None:
         """Find the names that break the batch, with few requests: a server that always fails isn't asked 1000 times."""
         requests_left = 8 + 4 * len(names).bit_length()
         pending: list[tuple[Sequence[str], ObjectStoreError]] = [(names, error)]
@@ -171,9 +188,9 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
                     continue
                 requests_left -= 1
                 try:
-                    result.removed |= self._connected().remove(bucket, half)
+                    result.removed |= _in_time(self._connected(), is_over).remove(bucket, half)
                 except ObjectStoreError as failure:
-                    result.unanswered = True
+                    result.note(failure)
                     pending.append((half, failure))
 
     def _retrying(self, ask: "Callable[[StorageClient], _Answer]", removal: Removal | None = None) -> _Answer:
@@ -183,7 +200,7 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
                 return ask(client)
             except ObjectStoreError as error:
                 if removal:
-                    removal.unanswered = True
+                    removal.note(error)
                 if error.status in PUSHBACK:
                     self.on_pushback()
                 if not _is_worth_retrying(error) or attempt == self._backoff.attempts - 1 or self._give_up():
@@ -200,5 +217,11 @@ class ObjectStore(AbstractContextManager["ObjectStore"]):
             return self._client
 
 
+def _in_time(client: "StorageClient", is_over: Callable[[], bool]) -> "StorageClient":
+    if is_over():
+        raise ObjectStoreError("the claim's lease was over before the request could be sent", code=LEASE_OVER)
+    return client
+
+
 def _is_worth_retrying(error: ObjectStoreError) -> bool:
-    return error.status is None or error.status == 429 or error.status >= 500
+    return error.code != LEASE_OVER and (error.status is None or error.status == 429 or error.status >= 500)

@@ -145,16 +145,9 @@ class _Removals:
         names = [str(claim.object_name) for claim in one_an_object(page.claims)]
         for start in range(0, len(names), self.order.page_size):
             batch = set(names[start : start + self.order.page_size])
-            request = threads.submit(self._ask, bucket, sorted(batch), page.until)
+            request = threads.submit(self.store.remove, bucket, sorted(batch), is_over=lambda: clock() > page.until)
             claims = [claim for claim in page.claims if claim.object_name in batch]
             self._in_flight[request] = replace(page, claims=claims)
-
-    def _ask(self, bucket: str, names: Sequence[str], until: float) -> Removal:
-        """Have objects removed; but who was asleep till the lease was over sends nothing."""
-        if clock() > until:
-            late = ObjectStoreError("the claim's lease was over before the request could be sent", code="lease_over")
-            return Removal(failed=dict.fromkeys(names, late))
-        return self.store.remove(bucket, names)
 
     def _give_back_what_is_ahead(self) -> None:
         for future in self._ahead:
@@ -208,7 +201,10 @@ class _Removals:
         cause = next(iter(removal.failed.values()), None)
         try:
             settled = self.database.settle(
-                self.order.run, [claim.job_id for claim in page.claims], str(cause) if cause else None
+                self.order.run,
+                [claim.job_id for claim in page.claims],
+                str(cause) if cause else None,
+                is_open=removal.is_open,
             )
         except StorageCleanupError:
             self.result.failed[Reason.UNCONFIRMED] += len(one_an_object(page.claims))  # the next run finds out
