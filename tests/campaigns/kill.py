@@ -429,7 +429,7 @@ class Killing:
             before = _state(database)
             project.cycle(self.store, page_size=PAGE_SIZE)
             _wait_for_servers(database)  # a statement has ended long before the next interval
-            let_requests_end(project)  # as has a request, one interval later
+            let_requests_end(database)  # as has a request, one interval later
             if _state(database) != before:
                 needed = number
             elif number > 1:  # the first runs beside the dead one's last statement, which it must leave alone

@@ -80,12 +80,12 @@ def let_time_pass(project: Project) -> None:
             "set claimed_at = claimed_at - %(age)s, attempted_at = attempted_at - %(age)s",
             {"age": age},
         )
-    let_requests_end(project)
+    let_requests_end(project.database)
 
 
-def let_requests_end(project: Project) -> None:
+def let_requests_end(database: Database) -> None:
     """Pretend that no request can be at work any more, whatever has become of whoever sent it."""
-    with project.database.connect() as connection:
+    with database.connect() as connection:
         connection.execute("update storage_cleanup.deletion set quiet_at = now()")
 
 
@@ -102,7 +102,7 @@ def die_with_claims(project: Project) -> None:
             "interval '1 hour', false, null) from render_jobs",
             (DEAD,),
         )
-    let_requests_end(project)
+    let_requests_end(project.database)
 
 
 def refer_to(project: Project, *renders: Render) -> None:

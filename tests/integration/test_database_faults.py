@@ -245,7 +245,7 @@ def test_a_connection_that_is_lost_in_a_call_fails_the_run_and_the_next_one_fini
     with monkeypatch.context() as patched:
         patched.setattr(Transactions, "run", cut)
         assert cycle(servers).status is Status.FAILED
-    let_requests_end(servers)
+    let_requests_end(servers.database)
     assert cycle(servers).status is Status.SUCCEEDED
     assert application.jobs() == {saved.job_id}
     assert application.download(saved) == saved.content

@@ -480,7 +480,7 @@ def abandon(servers: Servers, *renders: Render) -> None:
     """Claim as a run that has died long since."""
     for render in renders:
         claimed(servers, render)
-    let_requests_end(servers)
+    let_requests_end(servers.database)
 
 
 @pytest.mark.parametrize("again", ["its file", "its status"])
@@ -590,7 +590,7 @@ def test_a_name_can_be_saved_again_once_no_request_for_it_can_be_at_work(
         cleanup()
     application.upload(render.bucket, render.name, b"anew")
     assert kept(cleanup()) == {"claimed_by_another_run": 1}
-    let_requests_end(servers)
+    let_requests_end(servers.database)
     assert kept(cleanup())["rendered_again"] == 1
     application.save(render)
     assert application.read(render.bucket, render.name) == b"anew"

@@ -52,7 +52,7 @@ def test_once_storage_works_again_the_next_cycle_does_the_rest(
     servers.storage.inject({fault: 1}, operations=["remove"], hang_seconds=1)
     cleanup()
     servers.storage.heal()
-    let_requests_end(servers)
+    let_requests_end(servers.database)
     answer = cleanup()
     assert answer["status"] == "succeeded"
     assert answer["phases"]["storage_files"]["deleted"] == answer["phases"]["render_jobs"]["deleted"] == 5
@@ -70,7 +70,7 @@ def test_what_a_request_removed_is_deleted_although_its_answer_got_lost(
     assert answer["phases"]["storage_files"]["deleted"] == answer["phases"]["storage_files"]["planned"] == 5
     assert answer["phases"]["storage_files"]["bytes"] == 50
     assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"request_at_work": 5}
-    let_requests_end(servers)
+    let_requests_end(servers.database)
     assert cleanup()["phases"]["render_jobs"]["deleted"] == 5
 
 
