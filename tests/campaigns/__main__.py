@@ -1,4 +1,4 @@
-"""``python -m tests.campaigns [race kill faults fuzz model] [--short] [--seed N]``: carry out campaigns by name."""
+"""``python -m tests.campaigns [race kill …] [--short] [--seed N]``: carry out campaigns, all of them or by name."""
 
 import argparse
 import importlib
@@ -8,7 +8,7 @@ import sys
 
 from tests.campaigns.report import PROVE, Campaign, carry_out
 
-NAMES = ("race", "kill", "faults", "fuzz", "model")
+NAMES = ("race", "kill", "faults", "fuzz", "model", "clauses")
 
 
 def load(name: str) -> Campaign:

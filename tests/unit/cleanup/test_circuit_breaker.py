@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage_cleanup.cleanup.circuit_breaker import FailureBreaker, judge_reference_set
+from storage_cleanup.cleanup.circuit_breaker import FailureBreaker, judge_first_run, judge_reference_set
 
 # -- The set of saved assets -------------------------------------------------------------------------------------------
 
@@ -36,6 +36,39 @@ def test_without_any_allowance_one_lost_asset_is_too_many() -> None:
 
 def test_with_the_whole_set_allowed_all_but_the_last_asset_may_go() -> None:
     assert judge_reference_set(1, 1000, 100) is None
+
+
+# -- The first run ----------------------------------------------------------------------------------------------------
+
+
+def test_a_first_run_in_a_project_that_is_only_tried_out_is_trusted() -> None:
+    assert judge_first_run(has_assets=False, has_jobs=False, keys=[]) is None
+
+
+@pytest.mark.parametrize(
+    ("has_assets", "has_jobs", "keys", "facts"),
+    [
+        (True, False, ["renderJobId", "size"], "user_assets has rows (keys of metadata: 'renderJobId', 'size')"),
+        (True, False, [], "user_assets has rows (keys of metadata: none)"),
+        (False, True, [], "more than 20 jobs are completed"),
+        (
+            True,
+            True,
+            ["id"],
+            "user_assets has rows (keys of metadata: 'id') and more than 20 jobs are completed",
+        ),
+    ],
+)
+def test_a_first_run_that_may_be_blind_to_the_saves_is_refused_with_what_speaks_for_it_and_the_way_out(
+    has_assets: bool, has_jobs: bool, keys: list[str], facts: str
+) -> None:
+    assert judge_first_run(has_assets=has_assets, has_jobs=has_jobs, keys=keys) == (
+        "nothing was ever deleted here, and no asset names a render job by metadata->>'render_job_id', although "
+        f"{facts}: if renders are saved under another key, all of them would be lost. "
+        "If nobody has saved any, settle it for good: "
+        'send {"action": "cleanup", "dry_run": true}, read what it would delete, and send {"action": "cleanup", '
+        '"override": "…"} with the plan_id of its answer'
+    )
 
 
 # -- Failures within a run ---------------------------------------------------------------------------------------------

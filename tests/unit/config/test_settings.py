@@ -103,6 +103,8 @@ def test_a_fault_shows_the_value_and_what_is_accepted() -> None:
     ("name", "value", "problem"),
     [
         ("profile", "live", "no such profile"),
+        ("ownership", "Off", "no such choice"),
+        ("dependents", "remove", "no such choice"),
         ("enabled", "on", "neither true nor false"),
         ("limits/max-failure-percent", "101", "out of range"),
         ("quarantine/retention-hours", "1", "quarantine isn't built yet, and deleting for good instead would be a lie"),
