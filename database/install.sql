@@ -187,9 +187,11 @@ create table storage_cleanup.candidate (
     completed_at  timestamptz not null,   -- its age counts from here: when the trigger saw it complete with this URL
     has_file      boolean not null,
     reason        text,                   -- why it was kept when it was last looked at
-    unsaved_at    timestamptz             -- when an asset that had kept it was last seen to let it go
+    unsaved_at    timestamptz,            -- when an asset that had kept it was last seen to let it go
+    out_of_scope  bigint                  -- the scope (its hash) of a run for which its URL was no object's; it waits for another
 );
 create index candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
+create index candidate_out_of_scope on storage_cleanup.candidate (out_of_scope) where out_of_scope is not null;
 create index candidate_unsaved on storage_cleanup.candidate (unsaved_at) where unsaved_at is not null;
 
 -- Jobs that an asset has let go, and when; the next run takes them for candidates. Only ever added to by the application's
@@ -933,7 +935,8 @@ begin
     insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
     select job, seen_at, seen_at, storage_cleanup.has_file(url) from unnest(jobs, urls, completed) as written (job, url, is_completed)
     where is_completed
-    on conflict (job_id) do update set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null;
+    on conflict (job_id) do update
+        set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null, out_of_scope = null;
     if mode = 'change' then
         delete from storage_cleanup.candidate
         where job_id in (select job from unnest(jobs, completed) as written (job, is_completed) where not is_completed);
@@ -1380,6 +1383,39 @@ as $$
           for update of candidate skip locked)
 $$;
 
+-- Sets candidates aside whose URL means no object for this run, nor for any other of its scope, until the scope changes: they
+-- would be looked at each hour for nothing.
+create or replace function storage_cleanup.set_aside(this_run uuid, jobs uuid[], reasons text[]) returns void
+language sql security definer set search_path = ''
+as $$
+    update storage_cleanup.candidate
+    set since = 'infinity', reason = verdict.reason,
+        out_of_scope = (select storage_cleanup.hash(run.scope::text) from storage_cleanup.run where run.id = set_aside.this_run)
+    from unnest(jobs, reasons) as verdict (job_id, reason)
+    where candidate.job_id = verdict.job_id
+      and candidate.job_id in (select candidate.job_id from storage_cleanup.candidate
+                               where candidate.job_id = any (jobs) order by candidate.job_id for update skip locked)
+$$;
+
+-- Candidates that were set aside for another scope than this.
+create or replace function storage_cleanup.set_aside_for_others(scope jsonb) returns setof uuid
+language sql stable set enable_seqscan = off
+as $$
+    select job_id from storage_cleanup.candidate where out_of_scope < storage_cleanup.hash(scope::text)
+    union all
+    select job_id from storage_cleanup.candidate where out_of_scope > storage_cleanup.hash(scope::text)
+$$;
+
+-- Takes back what was set aside for another scope: at most 50,000 at a time, and nothing that somebody is writing.
+create or replace function storage_cleanup.take_back(scope jsonb) returns void
+language sql set enable_seqscan = off
+as $$
+    update storage_cleanup.candidate set since = completed_at, reason = null, out_of_scope = null
+    where job_id in (
+        select job_id from storage_cleanup.candidate
+        where job_id in (select storage_cleanup.set_aside_for_others(take_back.scope) limit 50000) order by job_id for update skip locked)
+$$;
+
 -- What the triggers, the tables and the functions that read them were like: whoever changes one of these may have changed
 -- what was seen and noted.
 create or replace function storage_cleanup.fingerprint() returns text
@@ -1700,7 +1736,7 @@ begin
     on conflict (job_id) do update set unsaved_at = greatest(candidate.unsaved_at, excluded.unsaved_at);
 end $$;
 
--- Opens a run. Runs that died are closed first, and candidates are looked at again when more may be touched than before.
+-- Opens a run. Runs that died are closed first.
 create or replace function storage_cleanup.start_run(
     this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb, override_of uuid) returns void
 language plpgsql security definer set search_path = ''
@@ -1710,13 +1746,10 @@ begin
     set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish"}'
     where dead.status = 'running' and not storage_cleanup.is_alive(dead);
 
-    if start_run.scope is distinct from (
-        select last.scope from storage_cleanup.run as last where not last.dry_run order by last.started_at desc limit 1) then
-        update storage_cleanup.candidate set since = completed_at, reason = null where reason <> 'stuck';
-    end if;
+    perform storage_cleanup.take_up_unsaved();
+    perform storage_cleanup.take_back(start_run.scope);
 
     -- An override is judged by what is there now, and settles it, even when there is nothing left for it to delete.
-    perform storage_cleanup.take_up_unsaved();
 
     insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of, counted_assets)
     values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of,
@@ -1813,7 +1846,9 @@ create or replace function storage_cleanup.backlog(this_run uuid, max_age interv
 returns table (remaining bigint, stuck bigint, left_alone jsonb)
 language sql stable security definer set search_path = ''
 as $$
-    select storage_cleanup.remaining(max_age, grace), (select stuck from storage_cleanup.unfinished()),
+    select storage_cleanup.remaining(max_age, grace)
+           + (select count(*) from storage_cleanup.run cross join lateral storage_cleanup.set_aside_for_others(run.scope) where run.id = this_run),
+           (select stuck from storage_cleanup.unfinished()),
            coalesce((select jsonb_agg(jsonb_build_array(phase, reason, found)) from storage_cleanup.left_alone(this_run)), '[]')
 $$;
 
@@ -2686,7 +2721,7 @@ language sql stable
 as $$
     select oid::regprocedure from pg_proc
     where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
-        'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'start_run', 'due', 'park', 'claim', 'adopt',
+        'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'start_run', 'due', 'park', 'set_aside', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
         'compare_if_due', 'prune', 'judge_saved', 'most_saved', 'first_run_facts', 'finish_run', 'stored', 'orphans', 'completed',
         'assets', 'integrity', 'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])

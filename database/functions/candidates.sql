@@ -66,6 +66,39 @@ as $$
           for update of candidate skip locked)
 $$;
 
+-- Sets candidates aside whose URL means no object for this run, nor for any other of its scope, until the scope changes: they
+-- would be looked at each hour for nothing.
+create or replace function storage_cleanup.set_aside(this_run uuid, jobs uuid[], reasons text[]) returns void
+language sql security definer set search_path = ''
+as $$
+    update storage_cleanup.candidate
+    set since = 'infinity', reason = verdict.reason,
+        out_of_scope = (select storage_cleanup.hash(run.scope::text) from storage_cleanup.run where run.id = set_aside.this_run)
+    from unnest(jobs, reasons) as verdict (job_id, reason)
+    where candidate.job_id = verdict.job_id
+      and candidate.job_id in (select candidate.job_id from storage_cleanup.candidate
+                               where candidate.job_id = any (jobs) order by candidate.job_id for update skip locked)
+$$;
+
+-- Candidates that were set aside for another scope than this.
+create or replace function storage_cleanup.set_aside_for_others(scope jsonb) returns setof uuid
+language sql stable set enable_seqscan = off
+as $$
+    select job_id from storage_cleanup.candidate where out_of_scope < storage_cleanup.hash(scope::text)
+    union all
+    select job_id from storage_cleanup.candidate where out_of_scope > storage_cleanup.hash(scope::text)
+$$;
+
+-- Takes back what was set aside for another scope: at most 50,000 at a time, and nothing that somebody is writing.
+create or replace function storage_cleanup.take_back(scope jsonb) returns void
+language sql set enable_seqscan = off
+as $$
+    update storage_cleanup.candidate set since = completed_at, reason = null, out_of_scope = null
+    where job_id in (
+        select job_id from storage_cleanup.candidate
+        where job_id in (select storage_cleanup.set_aside_for_others(take_back.scope) limit 50000) order by job_id for update skip locked)
+$$;
+
 -- What the triggers, the tables and the functions that read them were like: whoever changes one of these may have changed
 -- what was seen and noted.
 create or replace function storage_cleanup.fingerprint() returns text

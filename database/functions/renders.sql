@@ -71,7 +71,8 @@ begin
     insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
     select job, seen_at, seen_at, storage_cleanup.has_file(url) from unnest(jobs, urls, completed) as written (job, url, is_completed)
     where is_completed
-    on conflict (job_id) do update set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null;
+    on conflict (job_id) do update
+        set since = seen_at, completed_at = seen_at, has_file = excluded.has_file, reason = null, out_of_scope = null;
     if mode = 'change' then
         delete from storage_cleanup.candidate
         where job_id in (select job from unnest(jobs, completed) as written (job, is_completed) where not is_completed);

@@ -28,7 +28,7 @@ begin
     on conflict (job_id) do update set unsaved_at = greatest(candidate.unsaved_at, excluded.unsaved_at);
 end $$;
 
--- Opens a run. Runs that died are closed first, and candidates are looked at again when more may be touched than before.
+-- Opens a run. Runs that died are closed first.
 create or replace function storage_cleanup.start_run(
     this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb, override_of uuid) returns void
 language plpgsql security definer set search_path = ''
@@ -38,13 +38,10 @@ begin
     set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish"}'
     where dead.status = 'running' and not storage_cleanup.is_alive(dead);
 
-    if start_run.scope is distinct from (
-        select last.scope from storage_cleanup.run as last where not last.dry_run order by last.started_at desc limit 1) then
-        update storage_cleanup.candidate set since = completed_at, reason = null where reason <> 'stuck';
-    end if;
+    perform storage_cleanup.take_up_unsaved();
+    perform storage_cleanup.take_back(start_run.scope);
 
     -- An override is judged by what is there now, and settles it, even when there is nothing left for it to delete.
-    perform storage_cleanup.take_up_unsaved();
 
     insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of, counted_assets)
     values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of,
@@ -141,7 +138,9 @@ create or replace function storage_cleanup.backlog(this_run uuid, max_age interv
 returns table (remaining bigint, stuck bigint, left_alone jsonb)
 language sql stable security definer set search_path = ''
 as $$
-    select storage_cleanup.remaining(max_age, grace), (select stuck from storage_cleanup.unfinished()),
+    select storage_cleanup.remaining(max_age, grace)
+           + (select count(*) from storage_cleanup.run cross join lateral storage_cleanup.set_aside_for_others(run.scope) where run.id = this_run),
+           (select stuck from storage_cleanup.unfinished()),
            coalesce((select jsonb_agg(jsonb_build_array(phase, reason, found)) from storage_cleanup.left_alone(this_run)), '[]')
 $$;
 

@@ -59,9 +59,11 @@ create table storage_cleanup.candidate (
     completed_at  timestamptz not null,   -- its age counts from here: when the trigger saw it complete with this URL
     has_file      boolean not null,
     reason        text,                   -- why it was kept when it was last looked at
-    unsaved_at    timestamptz             -- when an asset that had kept it was last seen to let it go
+    unsaved_at    timestamptz,            -- when an asset that had kept it was last seen to let it go
+    out_of_scope  bigint                  -- the scope (its hash) of a run for which its URL was no object's; it waits for another
 );
 create index candidate_by_age on storage_cleanup.candidate (has_file, since, job_id);
+create index candidate_out_of_scope on storage_cleanup.candidate (out_of_scope) where out_of_scope is not null;
 create index candidate_unsaved on storage_cleanup.candidate (unsaved_at) where unsaved_at is not null;
 
 -- Jobs that an asset has let go, and when; the next run takes them for candidates. Only ever added to by the application's

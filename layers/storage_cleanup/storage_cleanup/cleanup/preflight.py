@@ -16,7 +16,7 @@ from storage_cleanup.limits import REFERENCE_SECONDS
 from storage_cleanup.model.vocabulary import Trigger
 from storage_cleanup.postgres.ledger import Bucket, Database, Plan
 from storage_cleanup.storage.object_store import ObjectStore
-from storage_cleanup.storage.paths import OWN_BUCKET
+from storage_cleanup.storage.paths import GRAMMAR, OWN_BUCKET
 
 _log = logging.getLogger(__name__)
 _CLOCKS_DIFFER = timedelta(seconds=1)
@@ -29,8 +29,8 @@ _UPLOAD_REFUSED = (
 
 
 def scope_of(settings: Settings) -> dict[str, Any]:
-    """Return where a run may delete; a plan is carried out where it was made."""
-    return {"origin": settings.supabase_url, "buckets": sorted(settings.buckets)}
+    """Return where a run may delete: a plan is carried out where it was made, and what isn't there is set aside."""
+    return {"origin": settings.supabase_url, "buckets": sorted(settings.buckets), "grammar": GRAMMAR}
 
 
 class Preflight:

@@ -285,6 +285,16 @@ class Database(Adapter):
             Value[None], "park", jobs=list(kept), reasons=[str(reason) for reason in kept.values()], max_age=max_age
         )
 
+    def set_aside(self, run: UUID, refused: dict[UUID, str]) -> None:
+        """Remember that the URLs of candidates mean no object: no run of this run's scope looks at them again."""
+        self._rows(
+            Value[None],
+            "set_aside",
+            this_run=run,
+            jobs=list(refused),
+            reasons=[str(reason) for reason in refused.values()],
+        )
+
     def claim(
         self,
         run: UUID,

@@ -24,6 +24,9 @@ from storage_cleanup.limits import LONGEST_NAME, LONGEST_URL
 from storage_cleanup.model.origin import DEFAULT_PORTS, normal_origin, own_origins
 from storage_cleanup.model.reasons import Reason
 
+GRAMMAR = 1
+"""Which rules these are: to be raised when they accept what they refused, so that it is looked at again."""
+
 WHITE_SPACE = " \t\n\r\f\v"
 STORAGE_PREFIX = "storage/v1/"
 SHAPES = (

@@ -111,22 +111,23 @@ class Claims:
 
     def _claim(self, page: Sequence[Candidate]) -> Page:
         keys: dict[UUID, str] = {}
-        kept: dict[UUID, str] = {}
+        gone: dict[UUID, str] = {}
+        refused: dict[UUID, str] = {}
         self._foreign_urls = []
         for candidate in page:
             if candidate.gone:
-                kept[candidate.job_id] = Reason.JOB_GONE
+                gone[candidate.job_id] = Reason.JOB_GONE
                 continue
             if candidate.too_long:
-                kept[candidate.job_id] = Reason.TOO_LONG
+                refused[candidate.job_id] = Reason.TOO_LONG
                 continue
             target = self.parse(candidate.output_url)
             if isinstance(target, Refusal):
-                kept[candidate.job_id] = target.reason
+                refused[candidate.job_id] = target.reason
                 self._note_if_foreign(candidate.output_url, target)
             else:
                 keys[candidate.job_id] = target.key
-        self._keep(kept)
+        self._keep(gone, refused)
         if not keys:
             return Page()
         verdicts = {verdict.job_id: verdict for verdict in self._ask_for(keys)}
@@ -174,12 +175,14 @@ class Claims:
             self._foreign_urls.append(url)
         return is_foreign
 
-    def _keep(self, kept: dict[UUID, str]) -> None:
-        for job, reason in kept.items():
+    def _keep(self, gone: dict[UUID, str], refused: dict[UUID, str]) -> None:
+        for job, reason in (gone | refused).items():
             _log.debug("Kept", extra={"job_id": str(job), "reason": reason})
-        self.result.kept.update(kept.values())
-        if kept and not self.order.dry_run:
-            self.database.park(kept, self.order.max_age)
+            self.result.kept[reason] += 1
+        if gone and not self.order.dry_run:
+            self.database.park(gone, self.order.max_age)
+        if refused and not self.order.dry_run:
+            self.database.set_aside(self.order.run, refused)
 
     def _take(self, verdicts: Sequence[Verdict], *, is_adopted: bool = False) -> Page:
         """Account for what is kept or gone already, and hand on what is to be done."""
