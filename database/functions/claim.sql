@@ -40,7 +40,7 @@ begin
     return query
     with object as (
         select wanted.key, split_part(wanted.key, '/', 1) as bucket, substr(wanted.key, position('/' in wanted.key) + 1) as name,
-               stored.id is not null as present,
+               stored.id is not null as present, free_keys is null or wanted.key in (select unnest(free_keys)) as is_free,
                greatest(stored.created_at, stored.updated_at) as touched_at,
                storage_cleanup.size_of(stored.metadata) as size,
                storage_cleanup.version(stored.id, stored.version) as version,
@@ -56,7 +56,7 @@ begin
     ),
     holder as materialized (     -- each reason is found once
         select job.id, object.key, job.output_url, candidate.completed_at, case
-            when free is not null and job.id <> all (free) then 'locked'
+            when free is not null and job.id not in (select unnest(free)) then 'locked'
             when save.id is not null then 'saved'
             when asked.id is null and job.output_url = any (foreign_urls) then 'foreign_host'
             when asked.id is null and job.id = any (jobs) then 'job_changed'
@@ -100,8 +100,8 @@ begin
         left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = job.id
     ),
     decided as (
-        select holder.id, holder.output_url, holder.completed_at, object.*, case
-            when free_keys is not null and object.key <> all (free_keys) then 'locked'
+        select holder.id, holder.output_url, holder.completed_at, holder.id in (select unnest(jobs)) as is_asked, object.*, case
+            when not object.is_free then 'locked'
             else coalesce(own_reason, case
                 when bool_or(own_reason = 'locked') over same_object then 'locked'
                 when bool_or(own_reason not in ('already_claimed', 'foreign_host', 'not_the_owners')) over same_object then 'shared_with_kept_job'
@@ -117,7 +117,7 @@ begin
            case when decided.outcome = 'unasked' and octet_length(decided.output_url) <= 8192 then decided.output_url end,
            decided.completed_at, decided.version
     from decided
-    where id = any (jobs) or decided.outcome = 'unasked' and not is_kept
+    where is_asked or decided.outcome = 'unasked' and not is_kept
     union all
     select id, 'shared_by_many', null, null, 0, null, null, null from unnest(jobs, keys) as asked (id, key) where key = any (crowded)
     union all
@@ -200,7 +200,7 @@ begin
     ),
     parked as (
         select storage_cleanup.park(array_agg(decided.job_id), array_agg(outcome), max_age) from decided
-        where decided.job_id = any (jobs) having not dry_run
+        where outcome <> 'unasked' having not dry_run
     )
     select decided.job_id, decided.outcome, decided.bucket_id, decided.object_name, decided.bytes, decided.output_url
     from decided cross join (select count(*) from parked) as noted;
