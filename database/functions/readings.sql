@@ -7,8 +7,12 @@ create or replace function storage_cleanup.paths_in(piece text) returns setof te
 language sql immutable parallel safe
 as $$
     with beginning as materialized (
-        select sum(length(part) + 1) over (order by place) - length(part) as start
-        from string_to_table(translate(piece, '(,;=&:?@''', '/////////'), '/') with ordinality as cut (part, place) limit 41
+        select start
+        from (select sum(length(part) + 1) over (order by place) - length(part) as start
+              from string_to_table(translate(piece, '(,;=&:?@''', '/////////'), '/') with ordinality as cut (part, place) limit 41) as each
+        where position('/storage/v1/' in piece) = 0     -- in a URL of Storage, nothing begins within the object's own path
+           or left(piece, start::integer - 1)
+              !~ '/storage/v1/(object|render/image)/(public|sign|authenticated)/[^(,;=&:?@'']+/$'
     ),
     ending as materialized (
         select sum(length(part) + 1) over (order by place) as beyond
@@ -23,7 +27,7 @@ as $$
            or path ~ '[.][A-Za-z0-9]+$' and (start = 1 or substr(piece, start::integer - 1, 1) <> '/'))
       and position('://' in path) = 0 and not starts_with(path, '//')
     union all
-    select '*' where (select count(*) from beginning) > 40 or (select count(*) from ending) > 20
+    select '*' where length(piece) - length(translate(piece, '/(,;=&:?@''', '')) > 40 or (select count(*) from ending) > 20
 $$;
 
 -- Every object that a text may mean, as 'bucket/name', or as '*/name' where it names no bucket: a URL of any shape and any
@@ -88,7 +92,8 @@ begin
             flat := replace(spelt, '://', '<');
             flat := case when position('//' in flat) > 0 or position('/./' in flat) > 0
                          then replace(replace(replace(flat, '/./', '/'), '//', '/'), '//', '/') end;
-            spelt := concat_ws(E'\n', spelt, flat, case when position('+' in word) > 0 then replace(word, '+', ' ') end);
+            spelt := concat_ws(E'\n', spelt, flat, case when word ~ '[?].*[+]' then      -- a blank, as forms write it
+                         replace(substr(word, position('?' in word)), '+', ' ') end);
             pieces := array(
                 select distinct part from regexp_split_to_table(spelt, '[^A-Za-z0-9_/!.*''()&$@=;:+,? -]+') as part
                 where part ~ '/|[.][A-Za-z0-9]' limit 201);
