@@ -293,13 +293,14 @@ class Play(RuleBasedStateMachine):
                 owner.execute("delete from render_jobs where id = %s", (job.render.job_id,))
             job.row, job.since = False, None
 
-    @rule(which=_WHICH)
-    def save(self, which: int) -> None:
-        """Save an output."""
-        if job := self._pick(which, lambda job: job.row and not job.going):
-            self.assets.append((self.world.people.save(job.render), job))
-            job.saves += 1
-            self.world.figures["saves"] += 1
+    @rule(which=_WHICH, number=st.integers(1, 3))
+    def save(self, which: int, number: int) -> None:
+        """Save outputs, some of them perhaps again."""
+        for another in range(number):
+            if job := self._pick(which + another, lambda job: job.row and not job.going):
+                self.assets.append((self.world.people.save(job.render), job))
+                job.saves += 1
+                self.world.figures["saves"] += 1
 
     @rule(which=_WHICH)
     def save_too_late(self, which: int) -> None:
