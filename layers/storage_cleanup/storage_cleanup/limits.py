@@ -105,3 +105,6 @@ IN_A_CYCLE: Final = Patience(connect_seconds=2, read_seconds=3, attempts=2)
 """Short, because the kill switch is read in the middle of a run and has to work within ten seconds."""
 WATCHING: Final = Patience(connect_seconds=3, read_seconds=5, attempts=2)
 DELIVERING: Final = Patience(connect_seconds=3, read_seconds=10, attempts=3)
+
+SETUP_HOURS: Final = 24
+"""How long after its first deploy a stage may be without URL, key and database."""
