@@ -109,7 +109,7 @@ def test_without_dry_run_an_event_cannot_make_a_real_run(
     remove: Remove, cleanup: Cleanup, application: Application
 ) -> None:
     remove("dry-run")
-    with pytest.raises(RequestError, match="the parameter dry-run is true"):
+    with pytest.raises(RequestError, match=f"the parameter {PARAMETER_PATH}/dry-run is absent"):
         cleanup(dry_run=False)
     assert len(application.files()) == 1
 

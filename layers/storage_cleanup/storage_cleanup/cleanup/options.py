@@ -97,7 +97,7 @@ def _refuse_boldness(request: CleanupRequest, settings: Settings) -> None:
 
 def _bold_switches(request: CleanupRequest, settings: Settings) -> Iterator[str]:
     if request.dry_run is False and settings.dry_run:
-        yield "dry_run is false, but the parameter dry-run is true"
+        yield f"dry_run is false, but the parameter {settings.switched_off[DRY_RUN]}"
     for phase in sorted((request.phases or frozenset()) - settings.phases):
         yield f"phases has {phase}, but the parameter {phase_parameter(phase)} is false"
 
