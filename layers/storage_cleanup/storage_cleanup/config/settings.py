@@ -72,8 +72,8 @@ class Settings:
         Where the circuit breaker opens, 0 to 100.
     supabase_url
         The project's origin, ``scheme://host[:port]`` in lower case, without a trailing slash.
-    switched_off
-        Why nothing may be deleted, ``enabled`` and ``dry-run`` each in a few words, by the parameter's name.
+    absent
+        The full names of ``enabled`` and ``dry-run`` where they don't exist, by their names.
     unknown
         A sentence for each parameter that isn't known, which is no reason to stop.
     """
@@ -95,13 +95,23 @@ class Settings:
     supabase_url: str
     service_role_key: Secret
     database_url: Secret
-    switched_off: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
 
     @property
     def active(self) -> ProfileSettings:
         """Interval and age of the profile that applies."""
         return self.testing if self.profile is Profile.TESTING else self.production
+
+    @property
+    def switched_off(self) -> dict[str, str]:
+        """Why nothing may be deleted: ``enabled`` and ``dry-run`` by their names, each in a few words."""
+        off = {ENABLED: "" if self.enabled else "false", DRY_RUN: "true" if self.dry_run else ""}
+        return {
+            name: f"{self.absent[name]} is absent" if name in self.absent else f"{name} is {value}"
+            for name, value in off.items()
+            if value
+        }
 
     @classmethod
     def from_parameters(
@@ -139,6 +149,7 @@ class Settings:
             raise ConfigurationError(faults)
         if is_new:
             raise NotConfiguredYetError(sorted(OWN))
+        prefix = f"{path.rstrip('/')}/" if path else ""
         return cls(
             profile=values["profile"],
             testing=_profile_settings(values, Profile.TESTING),
@@ -157,7 +168,7 @@ class Settings:
             supabase_url=values["supabase/url"],
             service_role_key=Secret(values["supabase/service-role-key"]),
             database_url=Secret(values["database/url"]),
-            switched_off=_switched_off(parameters, values, path),
+            absent={name: f"{prefix}{name}" for name in (ENABLED, DRY_RUN) if name not in parameters},
             unknown=tuple(unknown_names(unknown, PARAMETERS, "parameter")),
         )
 
@@ -170,16 +181,6 @@ def _is_being_set_up(tree: Mapping[str, str], now: datetime) -> bool:
         return timedelta(0) <= now - datetime.fromisoformat(tree[SETUP_BEGUN]) < timedelta(hours=SETUP_HOURS)
     except (KeyError, ValueError, TypeError):  # nobody noted when, or somebody wrote something else
         return False
-
-
-def _switched_off(tree: Mapping[str, str], values: Mapping[str, Any], path: str) -> dict[str, str]:
-    path = f"{path.rstrip('/')}/" if path else ""
-    off = {ENABLED: not values[ENABLED], DRY_RUN: values[DRY_RUN]}
-    return {
-        name: f"{name} is {tree[name].lower()}" if name in tree else f"{path}{name} is absent"
-        for name, is_off in off.items()
-        if is_off
-    }
 
 
 def _read(tree: Mapping[str, str], names: Collection[str]) -> tuple[dict[str, Any], list[str]]:
