@@ -32,6 +32,7 @@ def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
         try:
             return _report(request.period, seconds)
         except NotConfiguredYetError as waiting:
+            _record(refused(waiting))
             return {"status": "skipped", "message": "; ".join(waiting.faults)}
     return _health(seconds).as_dict()
 
