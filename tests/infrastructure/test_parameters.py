@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from local.parameters import report
 from storage_cleanup.config.parameters import DEFAULTS, MARKERS, PARAMETERS
 from storage_cleanup.errors import ConfigurationError
+from storage_cleanup.scheduling import setup
 from tests.infrastructure.conftest import PATH, STAGE, Stack, Template
 
 Sync = Callable[..., dict[str, Any]]
@@ -89,6 +90,16 @@ def test_a_creation_that_stopped_half_way_is_finished_a_minute_later(stack: Stac
     assert len(stack.tree()) == 5
     sync()
     assert settings_of(stack) == DEFAULTS
+
+
+def test_what_an_operator_puts_at_the_same_moment_stays(
+    stack: Stack, sync: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.put("enabled", "false")
+    monkeypatch.setattr(setup, "read_values", lambda *_: {})  # it looked a moment earlier
+    sync("stack-change")
+    assert stack.parameter("enabled") == "false"
+    assert stack.parameter("buckets") == DEFAULTS["buckets"]
 
 
 def test_that_a_stage_has_got_its_project_is_noted_once(stack: Stack, sync: Sync) -> None:
