@@ -17,18 +17,12 @@ endif
 PYTHON_313 := $(shell for python in "$$(command -v python3.13)" $$HOME/.pyenv/versions/3.13*/bin/python3.13; do \
 	"$$python" -c '' 2>/dev/null && dirname "$$python" && break; done)
 
-# What CloudFormation may not touch: parameters belong to operators once they are there.
-STACK_POLICY := {"Statement": [ \
-	{"Effect": "Allow", "Principal": "*", "Action": "Update:*", "Resource": "*"}, \
-	{"Effect": "Deny", "Principal": "*", "Action": ["Update:Modify", "Update:Replace"], "Resource": "*", \
-	 "Condition": {"StringEquals": {"ResourceType": ["AWS::SSM::Parameter"]}}}]}
-
 # cfn-lint looks into a state machine's definition only where it stands in the template.
 ASL_TEMPLATE := {"Resources": {"Drain": {"Type": "AWS::StepFunctions::StateMachine", "Properties": \
 	{"RoleArn": "arn:aws:iam::123456789012:role/drain", "Definition": %s}}}}
 
 .DEFAULT_GOAL := help
-.PHONY: database/install.sql install-database database-status help demo test test-fast mutants check check-code check-template format test-contract invoke prove bench report build region deploy secrets delete lock clean
+.PHONY: database/install.sql install-database database-status help demo test test-fast mutants check check-code check-template format test-contract invoke prove bench report build region deploy secrets parameters delete lock clean
 
 help:                        ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -107,10 +101,12 @@ region:
 
 deploy: region build         ## deploy STAGE (testing or production)
 	@$(SAM) deploy --config-env $(STAGE) $(DEPLOY_FLAGS)
-	@aws cloudformation set-stack-policy --stack-name storage-cleanup-$(STAGE) --stack-policy-body '$(STACK_POLICY)'
 
 secrets: region $(VENV)/.ready ## ask for the secrets of STAGE and store them as SecureStrings
 	@$(BIN)/python -m local.put_secrets $(STAGE)
+
+parameters: region $(VENV)/.ready ## create the parameters of STAGE that are missing, and list what differs from the defaults
+	@$(BIN)/python -m local.parameters $(STAGE)
 
 delete: region .venv-sam/.ready ## delete the stack of STAGE
 	@$(SAM) delete --config-env $(STAGE)

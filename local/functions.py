@@ -78,7 +78,7 @@ def function_for(event: object) -> str:
     """Return the name of the function that an event is for; what no other takes goes to ``cleanup``."""
     if not isinstance(event, Mapping):
         return "cleanup"
-    if event.get("detail-type") == "Parameter Store Change":
+    if event.get("detail-type") in {"Parameter Store Change", "CloudFormation Stack Status Change"}:
         return "schedule_sync"
     return _BY_ACTION.get(str(event.get("action")), "cleanup")
 

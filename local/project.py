@@ -8,7 +8,7 @@ from datetime import timedelta
 from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import resolve
-from storage_cleanup.config.parameters import DEFAULTS
+from storage_cleanup.config.parameters import DEFAULTS, DRY_RUN
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.events.cleanup import CleanupRequest
 from storage_cleanup.limits import LOCK_TIMEOUT, PAGE_SIZE, STORAGE, HttpPatience
@@ -36,6 +36,7 @@ class Project:
         """
         return {
             **DEFAULTS,
+            DRY_RUN: "false",
             "supabase/url": self.origin,
             "supabase/service-role-key": self.key,
             "database/url": self.database_url,

@@ -15,7 +15,7 @@ from storage_cleanup.cleanup.cycle import run_cycle
 from storage_cleanup.cleanup.deadline import Watch
 from storage_cleanup.cleanup.options import resolve
 from storage_cleanup.config.settings import Settings
-from storage_cleanup.errors import RefusedError
+from storage_cleanup.errors import NotConfiguredYetError, RefusedError
 from storage_cleanup.events.cleanup import CleanupRequest, DrainRequest, parse_cleanup_event, parse_drain_event
 from storage_cleanup.limits import KEEP_HISTORY
 from storage_cleanup.model.account import RunResult
@@ -24,7 +24,17 @@ from storage_cleanup.scheduling.drain import start_drain
 from storage_cleanup.scheduling.rate import Interval
 from storage_cleanup.scheduling.rule import repair_rule
 from storage_cleanup.storage.object_store import ObjectStore
-from storage_cleanup.telemetry import count, logger, metrics, record_refusal, record_run, record_schedule, record_start
+from storage_cleanup.telemetry import (
+    count,
+    logger,
+    metrics,
+    record_refusal,
+    record_run,
+    record_schedule,
+    record_start,
+    record_unknown,
+    record_waiting,
+)
 
 _KEEP_HISTORY = timedelta(days=int(os.environ.get("HISTORY_DAYS") or KEEP_HISTORY.days))
 
@@ -37,6 +47,8 @@ def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
         if drain := parse_drain_event(event):
             return _drain(drain)
         result = _clean(parse_cleanup_event(event), context)
+    except NotConfiguredYetError as waiting:
+        return record_waiting(waiting)
     except RefusedError as refusal:
         record_refusal(refusal)
         raise
@@ -45,7 +57,7 @@ def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
 
 
 def _drain(request: DrainRequest) -> dict[str, Any]:
-    settings = Settings.from_parameters(_parameters().tree())
+    settings = _settings(_parameters())
     answer = start_drain(request, settings, states=client("stepfunctions"), state_machine=os.environ.get("DRAIN_ARN"))
     count("DrainStarted")
     return answer
@@ -54,7 +66,7 @@ def _drain(request: DrainRequest) -> dict[str, Any]:
 def _clean(request: CleanupRequest, context: LambdaContext) -> RunResult:
     record_start(request.trigger)
     parameters = _parameters()
-    settings = Settings.from_parameters(parameters.tree())
+    settings = _settings(parameters)
     options = resolve(request, settings)
     record_schedule(repair_rule(os.environ.get("RULE_NAME"), Interval(settings.active.interval_minutes)))
     watch = Watch(context.get_remaining_time_in_millis, parameters.enabled)
@@ -64,6 +76,12 @@ def _clean(request: CleanupRequest, context: LambdaContext) -> RunResult:
         ObjectStore(settings.supabase_url, key, give_up=watch.stop_reason, seconds_for=watch.seconds_for) as store,
     ):
         return run_cycle(settings, options, database=database, store=store, watch=watch, keep_history=_KEEP_HISTORY)
+
+
+def _settings(parameters: ParameterStore) -> Settings:
+    settings = Settings.from_parameters(parameters.tree(), path=os.environ["PARAMETER_PATH"])
+    record_unknown(settings.unknown)
+    return settings
 
 
 def _parameters() -> ParameterStore:

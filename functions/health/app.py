@@ -8,14 +8,14 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from storage_cleanup.aws.clients import client
 from storage_cleanup.aws.parameter_store import ParameterStore
 from storage_cleanup.config.settings import Settings
-from storage_cleanup.errors import ConfigurationError, RequestError
+from storage_cleanup.errors import ConfigurationError, NotConfiguredYetError, RequestError
 from storage_cleanup.events.health import Period, ReportRequest, parse_health_event
 from storage_cleanup.health.model import HealthAnswer, Status
 from storage_cleanup.health.runner import examine, refused
 from storage_cleanup.limits import REPORT_RESERVE_SECONDS
 from storage_cleanup.model.pricing import price_per_gigabyte_month
 from storage_cleanup.postgres.observer import Observer
-from storage_cleanup.telemetry import count, logger, metrics, record_refusal
+from storage_cleanup.telemetry import count, logger, metrics, record_refusal, record_unknown
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -29,7 +29,11 @@ def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
         raise
     seconds = context.get_remaining_time_in_millis() / 1000 - REPORT_RESERVE_SECONDS
     if isinstance(request, ReportRequest):
-        return _report(request.period, seconds)
+        try:
+            return _report(request.period, seconds)
+        except NotConfiguredYetError as waiting:
+            _record(refused(waiting))
+            return {"status": "skipped", "message": "; ".join(waiting.faults)}
     return _health(seconds).as_dict()
 
 
@@ -80,7 +84,10 @@ def _record(answer: HealthAnswer) -> None:
 
 
 def _settings() -> Settings:
-    return Settings.from_parameters(ParameterStore(os.environ["PARAMETER_PATH"]).tree())
+    path = os.environ["PARAMETER_PATH"]
+    settings = Settings.from_parameters(ParameterStore(path).tree(), path=path)
+    record_unknown(settings.unknown)
+    return settings
 
 
 def _observer(settings: Settings, seconds: float) -> Observer:

@@ -1,6 +1,7 @@
 """Keeps the schedule's rate what the parameters say, and watches that cycles run at that rate.
 
-Any event does: a changed parameter, a finished stack update, the minute's tick, an invocation by hand.
+Any event does: a changed parameter, a finished stack update, the minute's tick, an invocation by hand. After a stack
+update, it also creates the parameters that are missing.
 """
 
 import os
@@ -9,16 +10,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from storage_cleanup.aws.clients import client
-from storage_cleanup.errors import ScheduleError
-from storage_cleanup.limits import INVOCATION_SECONDS, WATCHING
+from storage_cleanup.errors import ConfigurationError, ScheduleError
+from storage_cleanup.limits import CREATING, INVOCATION_SECONDS, WATCHING
 from storage_cleanup.scheduling import monitor
 from storage_cleanup.scheduling.rule import sync_rule
+from storage_cleanup.scheduling.setup import note_progress
 from storage_cleanup.telemetry import count, logger, metrics
 
 
 @metrics.log_metrics
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 -- every event asks the same
+def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001
     """Watch, then set the rule's rate; raise when the parameters don't say which, and leave the last good one.
 
     Returns
@@ -29,12 +31,13 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
     Raises
     ------
     ConfigurationError
-        Naming each parameter that is missing or nonsense.
+        Naming each parameter that is nonsense, or can't be created.
     ScheduleError
         When the rule can't be read or changed.
     """
-    rule = os.environ["RULE_NAME"]
-    parameters = monitor.read_schedule_parameters(client("ssm", WATCHING), os.environ["PARAMETER_PATH"])
+    rule, path = os.environ["RULE_NAME"], os.environ["PARAMETER_PATH"]
+    refusal = _create_parameters(event, path)  # first: a new stage's clock starts with its parameters
+    parameters = monitor.read_schedule_parameters(client("ssm", WATCHING), path)
     _watch(rule, parameters, datetime.now(UTC))
     change = sync_rule(client("events", WATCHING), rule, monitor.wanted_interval(parameters))
     count("ScheduleDrift", int(change.changed))
@@ -43,7 +46,21 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
         logger.info("Schedule changed", extra=summary)
     else:
         logger.debug("Schedule agrees with the parameters", extra=summary)
+    if refusal:
+        raise refusal
     return summary
+
+
+def _create_parameters(event: dict[str, Any], path: str) -> ConfigurationError | None:
+    """Create what is missing; return why it can't be, which must not keep the schedule from being watched and set."""
+    is_deploy = event.get("source") == "aws.cloudformation"
+    try:
+        created = note_progress(client("ssm", CREATING), path, datetime.now(UTC), is_deploy=is_deploy)
+    except ConfigurationError as error:
+        return error
+    if created:
+        logger.info("Parameters created", extra={"parameters": created})
+    return None
 
 
 def _watch(rule: str, parameters: Mapping[str, monitor.StoredParameter], now: datetime) -> None:

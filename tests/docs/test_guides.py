@@ -70,6 +70,7 @@ class Reader:
             "psql": self._psql,
             "aws ssm put-parameter": self._put_parameter,
             "aws ssm delete-parameters": self._delete_parameters,
+            "aws ssm get-parameters-by-path": self._delete_the_rest,
             "aws lambda invoke": self._invoke,
             "aws events describe-rule": lambda words: self._rule("describe_rule", words),
             "aws events enable-rule": lambda words: self._rule("enable_rule", words),
@@ -159,6 +160,15 @@ class Reader:
         assert answer["InvalidParameters"] == []
         assert {name.removeprefix(f"{PARAMETER_PATH}/") for name in answer["DeletedParameters"]} >= SECRETS
 
+    def _delete_the_rest(self, words: list[str]) -> None:
+        found, pipe, deleted = " ".join(words).partition(" | ")
+        assert pipe
+        assert found == "--recursive --path /storage-cleanup/testing --query Parameters[].[Name] --output text"
+        assert deleted == "xargs -n 10 aws ssm delete-parameters --names"
+        pages = self._servers.aws.ssm.get_paginator("get_parameters_by_path")
+        for page in pages.paginate(Path=PARAMETER_PATH, Recursive=True):
+            self._servers.aws.ssm.delete_parameters(Names=[each["Name"] for each in page["Parameters"]])
+
     def _invoke(self, words: list[str]) -> None:
         parser = argparse.ArgumentParser(exit_on_error=False)
         parser.add_argument("--function-name", required=True)
@@ -221,6 +231,25 @@ def test_everything_in_it_runs(servers: Servers, people: Application, reader: Re
         reader.do(block)
     assert all(people.download(render) == render.content for render in saved), "whatever a guide does, saved files stay"
     assert _is_installed(servers) == (guide not in REMOVING)
+
+
+def test_the_deployment_guide_deletes_nothing_before_it_says_so(
+    servers: Servers, people: Application, reader: Reader
+) -> None:
+    people.save_many(people.render_files(3))
+    people.render_files(5)
+    servers.aws.put_parameters(PARAMETER_PATH, {"dry-run": "true"})  # as a new stage has it
+    text = "aws ssm put-parameter --overwrite --name /storage-cleanup/testing/dry-run --value false\n"
+    steps = list(blocks("deployment"))
+    (step,) = (index for index, block in enumerate(steps) if block.text == text)
+    for block in steps[:step]:
+        reader.do(block)
+    functions = Functions(servers.aws, io.StringIO())
+    assert functions.invoke("cleanup", {"action": "cleanup"})["dry_run"] is True
+    assert len(people.jobs()) == 8
+    reader.do(steps[step])
+    assert functions.invoke("cleanup", {"action": "cleanup"})["dry_run"] is False
+    assert len(people.jobs()) == 3
 
 
 @pytest.mark.parametrize("guide", ["testing", "deployment", "emergency"])

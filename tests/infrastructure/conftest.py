@@ -54,16 +54,16 @@ class Stack:
 
     template: Template
 
-    def update(self, template: Template) -> None:
-        """Deploy another form of the template over it."""
-        _deploy("update_stack", template)
+    def update(self, template: Template, **tags: str) -> None:
+        """Deploy another form of the template over it, or other tags."""
+        _deploy("update_stack", template, Tags=[{"Key": key, "Value": value} for key, value in tags.items()])
 
     def put(self, name: str, value: str) -> None:
         """Set a parameter as an operator would."""
-        boto3.client("ssm").put_parameter(Name=f"{PATH}/{name}", Value=value, Overwrite=True)
+        boto3.client("ssm").put_parameter(Name=f"{PATH}/{name}", Value=value, Type="String", Overwrite=True)
 
     def put_secrets(self, *, supabase_url: str, key: str, database_url: str) -> None:
-        """Put what CloudFormation can't create, as `make secrets` does."""
+        """Put what only its owner knows, as `make secrets` does."""
         values = {"supabase/url": supabase_url, "supabase/service-role-key": key, "database/url": database_url}
         for name, value in values.items():
             kind: Literal["String", "SecureString"] = "String" if name == "supabase/url" else "SecureString"
@@ -74,6 +74,11 @@ class Stack:
         found = boto3.client("lambda").get_function_configuration(FunctionName=f"{STACK}-{function}")["Environment"]
         for name, value in found["Variables"].items():
             monkeypatch.setenv(name, str(value))  # moto hands a stack parameter of type Number out as one
+
+    def tree(self) -> dict[str, str]:
+        """Return all parameters of the stage, by their names relative to its path."""
+        pages = boto3.client("ssm").get_paginator("get_parameters_by_path").paginate(Path=PATH, Recursive=True)
+        return {each["Name"].removeprefix(f"{PATH}/"): each["Value"] for page in pages for each in page["Parameters"]}
 
     def parameter(self, name: str) -> str:
         """Return a parameter's value."""
@@ -97,13 +102,13 @@ class Stack:
         return found
 
 
-def _deploy(verb: str, template: Template) -> None:
+def _deploy(verb: str, template: Template, **options: Any) -> None:
     resources = {key: value for key, value in template["Resources"].items() if value["Type"] not in _NOT_IN_MOTO}
     body = json.dumps({**template, "Resources": resources, "Outputs": {}})
     client = boto3.client("cloudformation")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        getattr(client, verb)(StackName=STACK, TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
+        getattr(client, verb)(StackName=STACK, TemplateBody=body, Capabilities=["CAPABILITY_IAM"], **options)
 
 
 @pytest.fixture
@@ -125,14 +130,14 @@ def stack(translated: Template, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
 
 
 @pytest.fixture
-def sync(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
-    """Invoke the real schedule_sync handler against the stack, with a parameter change event."""
+def sync(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Invoke the real schedule_sync handler against the stack, with a parameter change event or another sample."""
     stack.point_to("schedule-sync", monkeypatch)
     module = load_function("schedule_sync")
-    event = json.loads((ROOT / "events/parameter-change.json").read_text())
 
-    def invoke() -> dict[str, Any]:
-        answer: dict[str, Any] = module.lambda_handler(event, Context(function_name="schedule-sync"))
+    def invoke(event: str = "parameter-change") -> dict[str, Any]:
+        content = json.loads((ROOT / f"events/{event}.json").read_text())
+        answer: dict[str, Any] = module.lambda_handler(content, Context(function_name="schedule-sync"))
         return answer
 
     return invoke

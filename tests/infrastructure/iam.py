@@ -57,6 +57,7 @@ def as_call(service: str, operation: str, parameters: Mapping[str, Any], region:
     resources: Mapping[tuple[str, str], Callable[[], list[str]]] = {
         ("ssm", "GetParameter"): lambda: [f"{base}parameter{parameters['Name']}"],
         ("ssm", "GetParameters"): lambda: [f"{base}parameter{name}" for name in parameters["Names"]],
+        ("ssm", "PutParameter"): lambda: [f"{base}parameter{parameters['Name']}"],
         ("ssm", "GetParametersByPath"): lambda: [f"{base}parameter{parameters['Path']}"],
         ("events", "DescribeRule"): lambda: [f"{base}rule/{parameters['Name']}"],
         ("events", "PutRule"): lambda: [f"{base}rule/{parameters['Name']}"],

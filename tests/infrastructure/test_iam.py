@@ -12,7 +12,8 @@ from local.functions import Context, load_function
 from local.keys import Keys
 from local.postgres import Database
 from local.storage import StorageServer
-from tests.infrastructure.conftest import STACK, Stack, Template
+from storage_cleanup.config.parameters import DEFAULTS, MARKERS
+from tests.infrastructure.conftest import STACK, STAGE, Stack, Template
 from tests.infrastructure.iam import Call, as_list, faults, recorded_calls
 
 
@@ -60,7 +61,8 @@ def test_every_function_has_a_role_of_its_own_without_managed_policies(translate
     assert not any("ManagedPolicyArns" in resources[role]["Properties"] for role in roles)
 
 
-def test_schedule_sync_may_do_exactly_what_it_does(stack: Stack, sync: Callable[[], dict[str, Any]]) -> None:
+def test_schedule_sync_may_do_exactly_what_it_does(stack: Stack, sync: Callable[..., dict[str, Any]]) -> None:
+    stack.put("supabase/url", "https://abc.supabase.co")
     with recorded_calls() as calls:
         stack_calls = len(calls)
         sync()
@@ -76,7 +78,8 @@ def test_cleanup_may_do_exactly_what_it_does(
 ) -> None:
     """A whole cycle that finds work, with a rule that has drifted, and a drain, so that every call is made."""
     stack.put_secrets(supabase_url=storage.url, key=keys.service_role, database_url=database.url())
-    stack.put("profile", "testing")
+    for name, value in (("profile", "testing"), ("enabled", "true"), ("dry-run", "false")):
+        stack.put(name, value)
     stack.point_to("cleanup", monkeypatch)
     with closing(Application(database, storage.url, keys.service_role)) as application:
         application.render()
@@ -98,6 +101,20 @@ def test_health_may_do_exactly_what_it_does(
         assert handler({"action": "health"}, Context())["checks"]
         assert handler({"action": "report", "period": "weekly"}, Context())["places"]
     assert faults(stack.statements("health"), calls) == []
+
+
+def test_only_schedule_sync_may_put_parameters_and_none_that_exists_or_holds_a_secret(stack: Stack) -> None:
+    puts = {
+        function: statement
+        for function in ("cleanup", "schedule-sync", "health", "restore")
+        for statement in stack.statements(function)
+        if "ssm:PutParameter" in as_list(statement["Action"])
+    }
+    assert puts.keys() == {"schedule-sync"}
+    statement = puts["schedule-sync"]
+    assert statement["Condition"] == {"StringNotEquals": {"ssm:Overwrite": "true"}}
+    allowed = {each.partition(f":parameter/storage-cleanup/{STAGE}/")[2] for each in as_list(statement["Resource"])}
+    assert allowed == DEFAULTS.keys() | MARKERS
 
 
 def test_what_is_not_built_may_do_nothing(stack: Stack) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import Any
 
@@ -12,6 +12,8 @@ from psycopg import errors as pg
 
 from local.application import Application, age_jobs
 from local.functions import RULE
+from local.stack import PARAMETER_PATH
+from storage_cleanup.config.parameters import OWN
 from storage_cleanup.errors import RequestError
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Configure, Health
@@ -661,3 +663,30 @@ def test_the_worker_cannot_write_the_history(servers: Servers) -> None:
     for statement in ("select storage_cleanup.remember_usage()", "delete from storage_cleanup.usage"):
         with pytest.raises(pg.InsufficientPrivilege):
             servers.execute(statement, role=WORKER)
+
+
+def test_an_unknown_parameter_is_a_warning(sound: Application, health: Health, servers: Servers) -> None:
+    servers.aws.put_parameters(PARAMETER_PATH, {"limits/max-retries": "3"})
+    answer = health()
+    assert turned(answer) == {"parameters": "warning"}
+    assert "'limits/max-retries' is no parameter" in sentence(answer, "parameters")
+
+
+def test_a_new_stage_without_secrets_is_not_critical_and_makes_no_report(
+    sound: Application, health: Health, servers: Servers
+) -> None:
+    for name in OWN:
+        servers.aws.ssm.delete_parameter(Name=f"{PARAMETER_PATH}/{name}")
+    servers.aws.put_parameters(PARAMETER_PATH, {"setup/begun": datetime.now(UTC).isoformat()})
+    answer = health()
+    assert answer["status"] == "warning"
+    assert sentence(answer, "parameters").startswith("No cycle runs yet: not configured yet")
+    assert health({"action": "report", "period": "daily"})["status"] == "skipped"
+
+
+def test_the_daily_report_says_that_cycles_are_dry(sound: Application, health: Health, servers: Servers) -> None:
+    servers.aws.put_parameters(PARAMETER_PATH, {"dry-run": "true"})
+    said = " ".join(health({"action": "report", "period": "daily"})["figures"]["sentences"])
+    assert "Less than everything is cleaned: dry-run is true" in said
+    servers.aws.put_parameters(PARAMETER_PATH, {"dry-run": "false"})
+    assert "dry-run" not in " ".join(health({"action": "report", "period": "daily"})["figures"]["sentences"])

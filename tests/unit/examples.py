@@ -13,6 +13,7 @@ OTHER_REF = "zyxwvutsrqponmlkjihg"
 PARAMETERS: Mapping[str, str] = MappingProxyType(
     {
         **DEFAULTS,
+        "dry-run": "false",
         "supabase/url": f"https://{REF}.supabase.co",
         "supabase/service-role-key": "sb_secret_hushhush",
         "database/url": f"postgresql://worker.{REF}:hushhush@aws-0-eu-central-1.pooler.supabase.com:6543/postgres",

@@ -4,7 +4,8 @@
 
     StorageCleanupError
     ├── RefusedError            nothing was begun; names each fault and what is accepted
-    │   ├── ConfigurationError  parameters are missing, unknown or nonsense
+    │   ├── ConfigurationError  parameters are missing, misspelt or nonsense
+    │   │   └── NotConfiguredYetError  a new stage waits for its URL, key and database
     │   └── RequestError        the event asks for something that it may not, or in a way that can't be read
     ├── UnsafeError             a precondition of deleting anything doesn't hold (key, guard, schema, blindness …)
     │   └── BreakerOpenError    the circuit breaker stopped the run
@@ -43,6 +44,19 @@ class ConfigurationError(RefusedError):
     """The parameters can't be used; nothing was deleted. Each fault names the parameter."""
 
     what = "Configuration"
+
+
+class NotConfiguredYetError(ConfigurationError):
+    """A new stage has no URL, key and database yet, which is no fault while it is being set up.
+
+    Parameters
+    ----------
+    names
+        The parameters that are to be put.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__([f"not configured yet: put {', '.join(names)} (make secrets)"])
 
 
 class RequestError(RefusedError):

@@ -103,5 +103,10 @@ STORAGE: Final = HttpPatience(connect_seconds=5, read_seconds=20, total_seconds=
 
 IN_A_CYCLE: Final = Patience(connect_seconds=2, read_seconds=3, attempts=2)
 """Short, because the kill switch is read in the middle of a run and has to work within ten seconds."""
+CREATING: Final = Patience(connect_seconds=3, read_seconds=5, attempts=8)
+"""For a whole tree of parameters, of which Parameter Store takes three a second."""
 WATCHING: Final = Patience(connect_seconds=3, read_seconds=5, attempts=2)
 DELIVERING: Final = Patience(connect_seconds=3, read_seconds=10, attempts=3)
+
+SETUP_HOURS: Final = 24
+"""How long after its first deploy a stage may be without URL, key and database."""

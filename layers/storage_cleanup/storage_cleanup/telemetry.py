@@ -5,6 +5,7 @@ Powertools' handler formats their lines as JSON, with the fields that they pass 
 """
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-from storage_cleanup.errors import ConfigurationError, RefusedError
+from storage_cleanup.errors import ConfigurationError, NotConfiguredYetError, RefusedError
 from storage_cleanup.model.account import PhaseResult, RunResult, ScheduleChange
 from storage_cleanup.model.vocabulary import Phase, Status, Trigger
 
@@ -40,6 +41,23 @@ def record_refusal(refusal: RefusedError) -> None:
     count(type(refusal).__name__)
     if isinstance(refusal, ConfigurationError):
         count("CycleFailed")
+
+
+def record_waiting(waiting: NotConfiguredYetError) -> dict[str, Any]:
+    """Emit and log that a new stage waits for its URL, key and database; return the answer, which isn't a failure."""
+    why = "; ".join(waiting.faults)
+    logger.warning("Cleanup cycle skipped: %s", why)
+    count("ConfigurationError", 0)
+    for status in Status:
+        count(f"Cycle{status.value.capitalize()}", int(status is Status.SKIPPED))
+    return {"status": Status.SKIPPED.value, "phases": {}, "message": why}
+
+
+def record_unknown(sentences: Sequence[str]) -> None:
+    """Emit and log the parameters that aren't known; a release that adds or drops one must not stop cycles."""
+    count("UnknownParameters", len(sentences))
+    for sentence in sentences:
+        logger.warning(sentence)
 
 
 def record_schedule(change: ScheduleChange | None) -> None:

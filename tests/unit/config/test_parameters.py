@@ -22,15 +22,15 @@ def test_one_parameter_is_read_whatever_is_wrong_with_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tree", "fault"),
+    ("name", "tree", "fault"),
     [
-        ({}, "enabled is missing; it accepts true or false"),
-        ({"enabled": "on"}, "enabled is 'on': neither true nor false; it accepts true or false"),
+        ("supabase/url", {}, f"supabase/url is missing; it accepts {PARAMETERS['supabase/url'].accepts}"),
+        ("enabled", {"enabled": "on"}, "enabled is 'on': neither true nor false; it accepts true or false"),
     ],
 )
-def test_one_parameter_is_refused_as_among_all(tree: dict[str, str], fault: str) -> None:
+def test_one_parameter_is_refused_as_among_all(name: str, tree: dict[str, str], fault: str) -> None:
     with pytest.raises(ConfigurationError) as refusal:
-        read_one("enabled", tree)
+        read_one(name, tree)
     assert refusal.value.faults == (fault,)
 
 

@@ -1,16 +1,19 @@
 """The parameters: read as a whole, strictly, and refused with every fault at once."""
 
 from dataclasses import FrozenInstanceError
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage_cleanup.config.parameters import DEFAULTS, OWN
 from storage_cleanup.config.parameters import PARAMETERS as TABLE
-from storage_cleanup.errors import ConfigurationError
+from storage_cleanup.config.settings import Settings
+from storage_cleanup.errors import ConfigurationError, NotConfiguredYetError
 from storage_cleanup.model.vocabulary import Phase, Profile
-from tests.unit.config.reading import faults, only_fault, read, read_tree
+from tests.unit.config.reading import NOW, faults, only_fault, read, read_tree
 from tests.unit.examples import PARAMETERS, REF
 
 
@@ -61,11 +64,96 @@ def test_secrets_are_masked() -> None:
     assert "hushhush" not in repr(read()) + str(read())
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_every_parameter_is_required(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(DEFAULTS.keys() - {"enabled", "dry-run"}))
+def test_an_absent_parameter_means_its_default(name: str) -> None:
+    tree = {key: value for key, value in PARAMETERS.items() if key != name}
+    assert read_tree(tree) == read_tree({**tree, name: DEFAULTS[name]})
+
+
+def test_without_enabled_nothing_is_deleted_and_its_path_is_named() -> None:
+    found = Settings.from_parameters(_without("enabled"), path="/storage-cleanup/testing/")
+    assert not found.enabled
+    assert found.switched_off == {"enabled": "/storage-cleanup/testing/enabled is absent"}
+
+
+def test_without_dry_run_cycles_are_dry_and_its_path_is_named() -> None:
+    found = Settings.from_parameters(_without("dry-run"), path="/storage-cleanup/testing")
+    assert found.dry_run
+    assert found.switched_off == {"dry-run": "/storage-cleanup/testing/dry-run is absent"}
+
+
+def test_what_is_switched_off_says_so() -> None:
+    assert read(enabled="False").switched_off == {"enabled": "enabled is false"}
+    assert read_tree({**PARAMETERS, "dry-run": "true"}).switched_off == {"dry-run": "dry-run is true"}
+    assert read().switched_off == {}
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_what_only_its_owner_knows_is_required(name: str) -> None:
     with pytest.raises(ConfigurationError) as refusal:
-        read_tree({key: value for key, value in PARAMETERS.items() if key != name})
+        read_tree(_without(name))
     assert [fault for fault in refusal.value.faults if fault.startswith(f"{name} is missing; it accepts")]
+    assert not isinstance(refusal.value, NotConfiguredYetError)
+
+
+def test_a_new_stage_waits_for_what_only_its_owner_knows() -> None:
+    with pytest.raises(NotConfiguredYetError, match="not configured yet: put database/url, supabase/"):
+        read_tree({**_without(*OWN), "setup/begun": _hours_ago(23.9)})
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        {},
+        {"setup/begun": "soon"},
+        {"setup/begun": "2026-01-01"},
+        {"setup/begun": (NOW + timedelta(minutes=1)).isoformat()},
+        {"setup/begun": (NOW - timedelta(hours=24)).isoformat()},
+        {"setup/begun": (NOW - timedelta(hours=1)).isoformat(), "setup/done": NOW.isoformat()},
+        {"setup/begun": (NOW - timedelta(hours=1)).isoformat(), "supabase/url": PARAMETERS["supabase/url"]},
+    ],
+    ids=["never-noted", "nonsense", "without-zone", "in-the-future", "a-day-ago", "was-set-up", "half"],
+)
+def test_otherwise_missing_secrets_are_a_fault(setup: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        read_tree({**_without(*OWN), **setup})
+    assert not isinstance(refusal.value, NotConfiguredYetError)
+    assert any(fault.startswith("database/url is missing") for fault in refusal.value.faults)
+
+
+def test_a_new_stage_with_another_fault_does_not_wait() -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        read_tree({**_without(*OWN), "setup/begun": _hours_ago(1), "profile": "live"})
+    assert [fault.split()[0] for fault in refusal.value.faults] == ["profile"]
+
+
+def test_notes_of_the_system_are_no_unknown_parameters() -> None:
+    assert read_tree({**PARAMETERS, "setup/begun": _hours_ago(1), "setup/done": _hours_ago(0)}).unknown == ()
+
+
+@pytest.mark.parametrize("name", ["limits/max-retries", "quarantine/prefix", "enabledx", "profil"])
+def test_an_unknown_parameter_is_told_and_stops_nothing(name: str) -> None:
+    (sentence,) = read_tree({**PARAMETERS, name: "1"}).unknown
+    assert sentence.startswith(f"'{name}' is no parameter")
+
+
+@pytest.mark.parametrize("name", ["enabl", "enabledxx", "enbaled", "Enabled"])
+def test_a_name_within_two_edits_of_one_that_is_not_set_is_a_fault(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"'{name}' is no parameter; did you mean enabled"):
+        read_tree({**_without("enabled"), name: "true"})
+
+
+@pytest.mark.parametrize("name", ["enab", "enabledxxx", "edebaln"])
+def test_a_name_of_three_edits_is_another(name: str) -> None:
+    assert len(read_tree({**_without("enabled"), name: "true"}).unknown) == 1
+
+
+def _without(*names: str) -> dict[str, str]:
+    return {name: value for name, value in PARAMETERS.items() if name not in names}
+
+
+def _hours_ago(hours: float) -> str:
+    return (NOW - timedelta(hours=hours)).isoformat()
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -83,12 +171,11 @@ def test_no_parameter_accepts_nothing(name: str) -> None:
 
 
 def test_every_fault_is_named_at_once() -> None:
-    found = faults({"profile": "live", "testing/max-age-minutes": "-3", "buckets": "a,,b", "enabld": "true"})
+    found = faults({"profile": "live", "testing/max-age-minutes": "-3", "buckets": "a,,b"})
     assert [fault.split(" ", maxsplit=1)[0] for fault in found] == [
         "profile",
         "testing/max-age-minutes",
         "buckets",
-        "'enabld'",
     ]
 
 

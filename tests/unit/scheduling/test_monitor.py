@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from storage_cleanup.config.parameters import DEFAULTS
 from storage_cleanup.errors import ConfigurationError
 from storage_cleanup.scheduling import monitor
 from storage_cleanup.scheduling.monitor import (
@@ -48,11 +49,10 @@ def test_nonsense_is_refused_as_everywhere(values: dict[str, str], fault: str) -
 
 
 @pytest.mark.parametrize("name", ["profile", "testing/interval-minutes"])
-def test_a_missing_parameter_is_named(name: str) -> None:
+def test_a_missing_parameter_means_its_default(name: str) -> None:
     parameters = stored()
     del parameters[name]
-    with pytest.raises(ConfigurationError, match=f"{name} is missing"):
-        wanted_interval(parameters)
+    assert wanted_interval(parameters) == wanted_interval(stored(**{name.replace("/", "__"): DEFAULTS[name]}))
 
 
 def test_a_cycle_under_way_has_not_failed() -> None:

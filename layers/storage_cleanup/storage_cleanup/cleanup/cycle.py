@@ -17,6 +17,7 @@ from storage_cleanup.cleanup.phases.render_jobs import RowDeletions, clean_rende
 from storage_cleanup.cleanup.phases.storage_files import clean_storage_files
 from storage_cleanup.cleanup.phases.temp_files import clean_temp_files
 from storage_cleanup.cleanup.preflight import Preflight, scope_of
+from storage_cleanup.config.parameters import ENABLED
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import RequestError, StorageCleanupError
 from storage_cleanup.limits import (
@@ -83,7 +84,8 @@ def run_cycle(
         run, settings, options, database, store, watch, breaker, preflight, page_size, most_requests, lease_seconds
     )
     if not settings.enabled:
-        return _skip(cycle, "the parameter enabled is false", given_back=_give_back_abandoned(database))
+        why = f"the parameter {settings.switched_off[ENABLED]}"
+        return _skip(cycle, why, given_back=_give_back_abandoned(database))
     _log_start(cycle)
 
     temp_files = _clean_temp_files(cycle, now())
@@ -91,7 +93,8 @@ def run_cycle(
     given_back = 0 if Phase.STORAGE_FILES in settings.phases else _give_back_abandoned(database)
 
     phases = {**temp_files, **files_and_rows}
-    result = cycle.result(_status(phases), phases, message=_errors(phases), given_back=given_back)
+    message = _errors(phases) or _why_dry(options)
+    result = cycle.result(_status(phases), phases, message=message, given_back=given_back)
     if is_recorded:
         result = _record(cycle, result, keep_history)
     _log_end(result)
@@ -294,12 +297,18 @@ def _errors(phases: _Phases) -> str | None:
     return "; ".join(dict.fromkeys(phase.error for phase in phases.values() if phase.error)) or None
 
 
+def _why_dry(options: RunOptions) -> str | None:
+    return f"nothing was deleted: the parameter {options.why_dry}" if options.why_dry else None
+
+
 # -- the log -----------------------------------------------------------------------------------------------------------
 
 
 def _log_start(cycle: _Cycle) -> None:
     profile = cycle.settings.profile.value
     extra = {"run_id": str(cycle.run), "dry_run": cycle.options.dry_run, "profile": profile}
+    if cycle.options.why_dry:
+        _log.warning("This cycle deletes nothing: the parameter %s", cycle.options.why_dry, extra=extra)
     _log.info("Starting comprehensive cleanup cycle", extra=extra)
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from storage_cleanup.config.parameters import phase_parameter
+from storage_cleanup.config.parameters import DRY_RUN, phase_parameter
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import RequestError
 from storage_cleanup.events.cleanup import CleanupRequest
@@ -31,6 +31,8 @@ class RunOptions:
         Most things that the run may delete.
     override
         Id of a plan that still has to be checked against the database, or None.
+    why_dry
+        Which parameter makes this a dry run, or None when the event does, or nothing.
     """
 
     trigger: Trigger
@@ -39,6 +41,7 @@ class RunOptions:
     max_age: timedelta
     max_deletions: int
     override: str | None
+    why_dry: str | None = None
 
     @property
     def plan(self) -> UUID | None:
@@ -82,6 +85,7 @@ def resolve(request: CleanupRequest, settings: Settings) -> RunOptions:
         max_age=timedelta(minutes=request.max_age_minutes or settings.active.max_age_minutes),
         max_deletions=request.max_deletions or settings.max_deletions_per_run,
         override=request.override,
+        why_dry=settings.switched_off.get(DRY_RUN) if request.dry_run is None else None,
     )
 
 
@@ -93,7 +97,7 @@ def _refuse_boldness(request: CleanupRequest, settings: Settings) -> None:
 
 def _bold_switches(request: CleanupRequest, settings: Settings) -> Iterator[str]:
     if request.dry_run is False and settings.dry_run:
-        yield "dry_run is false, but the parameter dry-run is true"
+        yield f"dry_run is false, but the parameter {settings.switched_off[DRY_RUN]}"
     for phase in sorted((request.phases or frozenset()) - settings.phases):
         yield f"phases has {phase}, but the parameter {phase_parameter(phase)} is false"
 

@@ -10,6 +10,13 @@ from storage_cleanup.events.wording import shown
 from storage_cleanup.limits import MAX_AGE_MINUTES, MAX_DELETIONS, MAX_INTERVAL_MINUTES, MIN_PREFIX_LENGTH
 from storage_cleanup.model.vocabulary import Phase, Profile
 
+ENABLED: Final = "enabled"
+DRY_RUN: Final = "dry-run"
+SETUP_BEGUN: Final = "setup/begun"
+SETUP_DONE: Final = "setup/done"
+MARKERS: Final = frozenset({SETUP_BEGUN, SETUP_DONE})
+"""What `schedule_sync` notes for itself, once each and never again: they are no settings, and nobody changes them."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -18,7 +25,7 @@ class Parameter:
     Attributes
     ----------
     default
-        What a new stage starts with; None for what only its owner knows.
+        What a new stage starts with, and what an absent parameter means; None for what only its owner knows.
     meaning
         One sentence, as Parameter Store shows it beside the value.
     accepts
@@ -27,6 +34,8 @@ class Parameter:
         Reads the text; raises ValueError with what is wrong.
     secret
         Whether it is a SecureString, which nothing ever shows.
+    absent
+        What its absence means where that isn't the default.
     """
 
     name: str
@@ -35,15 +44,17 @@ class Parameter:
     accepts: str
     parse: Callable[[str], Any]
     secret: bool = False
+    absent: str | None = None
 
     def read(self, tree: Mapping[str, str]) -> Any:
-        """Return the value that the tree has; raise ValueError with the whole fault."""
-        if self.name not in tree:
+        """Return the value that the tree has, or what its absence means; raise ValueError with the whole fault."""
+        value = tree.get(self.name, self.absent or self.default)
+        if value is None:
             raise ValueError(f"{self.name} is missing; it accepts {self.accepts}")
         try:
-            return self.parse(tree[self.name])
+            return self.parse(value)
         except ValueError as problem:
-            what = self.name if self.secret else f"{self.name} is {shown(tree[self.name])}"
+            what = self.name if self.secret else f"{self.name} is {shown(value)}"
             raise ValueError(f"{what}: {problem}; it accepts {self.accepts}") from None
 
 
@@ -87,8 +98,8 @@ def _number(name: str, default: str, meaning: str, low: int, high: int) -> Param
     return Parameter(name, default, meaning, accepts, values.whole_number(low, high))
 
 
-def _switch(name: str, default: str, meaning: str) -> Parameter:
-    return Parameter(name, default, meaning, "true or false", values.boolean)
+def _switch(name: str, default: str, meaning: str, absent: str | None = None) -> Parameter:
+    return Parameter(name, default, meaning, "true or false", values.boolean, absent=absent)
 
 
 _TABLE = (
@@ -105,8 +116,15 @@ _TABLE = (
     _interval(Profile.PRODUCTION, "60"),
     _age(Profile.PRODUCTION, "60"),
     _grace(Profile.PRODUCTION, "1440"),
-    _switch("enabled", "true", "Kill switch; anything but true stops a running cycle within ten seconds."),
-    _switch("dry-run", "false", "true - plan and report, delete nothing."),
+    _switch(
+        ENABLED,
+        "true",
+        "Kill switch; anything but true, or its absence, stops a running cycle within ten seconds.",
+        "false",
+    ),
+    _switch(
+        DRY_RUN, "true", "true - plan and report, delete nothing; set it to false after a plan that was looked at."
+    ),
     *(_switch(phase_parameter(phase), "true", f"Switches the phase {phase}.") for phase in Phase),
     Parameter(
         "buckets",
@@ -202,6 +220,9 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {parameter.name: parameter for para
 DEFAULTS: Final[Mapping[str, str]] = {name: p.default for name, p in PARAMETERS.items() if p.default is not None}
 """What a new stage starts with."""
 
+OWN: Final = frozenset(name for name, parameter in PARAMETERS.items() if parameter.default is None)
+"""The names of those that only their owner knows: URL, key and database."""
+
 SECRETS: Final = frozenset(name for name, parameter in PARAMETERS.items() if parameter.secret)
 """The names of the SecureStrings."""
 
@@ -212,7 +233,7 @@ def read_one(name: str, tree: Mapping[str, str]) -> Any:
     Raises
     ------
     ConfigurationError
-        When it is missing or nonsense.
+        When it is nonsense, or missing and has no default.
     """
     try:
         return PARAMETERS[name].read(tree)

@@ -7,6 +7,7 @@ from itertools import islice
 _LONGEST_SHOWN = 80  # characters
 _LONGEST_GUESSED = 100  # characters; comparing is quadratic, and names come from outside
 _MOST_NAMES = 10
+_MISSPELT_EDITS = 2
 _LARGEST_SHOWN = 10**18
 _SECRET_MARKS = ("eyJ", "sb_")
 
@@ -53,6 +54,23 @@ def unknown_names(names: Iterable[object], known: Collection[str], kind: str) ->
     faults = [f"{shown(name)} is no {kind}{_guess(name, known)}" for name in islice(unknown, _MOST_NAMES)]
     more = sum(1 for _ in unknown)
     return [*faults, f"and {more} more that are no {kind}"] if more else faults
+
+
+def misspelt(names: Iterable[str], unset: Collection[str]) -> list[str]:
+    """Return those of ``names`` that are within two edits of an ``unset`` one, which they were probably meant to be."""
+    return [name for name in names if any(_within_two_edits(name, other) for other in unset)]
+
+
+def _within_two_edits(one: str, other: str) -> bool:
+    """Tell whether inserting, deleting or replacing two characters makes one text of the other."""
+    if abs(len(one) - len(other)) > _MISSPELT_EDITS:
+        return False
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        before, row = row, [i]
+        for j, b in enumerate(other, 1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (a != b)))
+    return row[-1] <= _MISSPELT_EDITS
 
 
 def _guess(name: object, known: Collection[str]) -> str:

@@ -27,17 +27,20 @@ _NOT_RECORDED = (_OK, "No cycle of the last 24 hours has recorded it.")
 CHECKS = (
     Check(
         "parameters",
-        lambda _: found.listed([], _CRITICAL),
+        lambda sources: found.listed(sources.settings.unknown, _WARNING),
         [],
         ok="All parameters can be read and agree with each other.",
+        warning="Some parameters have no effect: {value:; }. Delete them, or correct their names.",
         critical="Cycles refuse to work until the parameters are right: {value:; }.",
+        cases={"waiting": (_WARNING, "No cycle runs yet: {value:; }.")},
     ),
     Check(
         "switches",
         lambda sources: found.listed(found.switched_off(sources.settings), _WARNING),
         [],
         ok="Every phase is on, and nothing is a dry run.",
-        warning="Less than everything is cleaned: {value}. Put the parameter back when the reason is gone.",
+        warning="Less than everything is cleaned: {value}. Put the parameter back when the reason is gone; "
+        "on a new stage, set dry-run to false once a plan has been looked at.",
     ),
     Check(
         "schedule",

@@ -41,10 +41,9 @@ def found_of(finding: Finding, *shown: str) -> Found:
 
 def switched_off(settings: Settings) -> list[str]:
     """Return the parameters that keep cycles from their whole work, each with its value."""
-    off = [] if settings.enabled else ["enabled is false"]
-    if settings.dry_run:
-        off.append("dry-run is true")
-    return off + [f"{phase_parameter(phase)} is false" for phase in Phase if phase not in settings.phases]
+    return [*settings.switched_off.values()] + [
+        f"{phase_parameter(phase)} is false" for phase in Phase if phase not in settings.phases
+    ]
 
 
 def differences(settings: Settings, orders: Orders | None) -> list[str]:

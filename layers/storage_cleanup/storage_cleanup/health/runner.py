@@ -5,17 +5,21 @@ from typing import Any
 
 from storage_cleanup.aws.clients import AWS_ERRORS, error_code
 from storage_cleanup.config.settings import Settings
-from storage_cleanup.errors import ConfigurationError, ScheduleError, StorageCleanupError
+from storage_cleanup.errors import ConfigurationError, NotConfiguredYetError, ScheduleError, StorageCleanupError
 from storage_cleanup.health.checks import CHECKS, NAMED
 from storage_cleanup.health.findings import listed
-from storage_cleanup.health.model import HealthAnswer, Result, Status
+from storage_cleanup.health.model import Found, HealthAnswer, Result, Status
 from storage_cleanup.health.sources import Rule, Sources
 from storage_cleanup.postgres.observer import Observer
 
 
 def refused(error: ConfigurationError) -> HealthAnswer:
     """Return the answer when the parameters can't be read: nothing else can be asked then."""
-    return HealthAnswer([NAMED["parameters"].judge(listed(error.faults, Status.CRITICAL))])
+    if isinstance(error, NotConfiguredYetError):
+        found = Found(list(error.faults), case="waiting")
+    else:
+        found = listed(error.faults, Status.CRITICAL)
+    return HealthAnswer([NAMED["parameters"].judge(found)])
 
 
 def examine(settings: Settings, observer: Observer, *, events: Any, rule_name: str) -> HealthAnswer:

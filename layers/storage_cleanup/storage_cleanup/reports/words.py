@@ -43,7 +43,12 @@ def _on_work(report: Report) -> str:
     work = report.work
     files = "file was" if work.files == 1 else "files were"
     left = "" if work.left_over is None else f"; {work.left_over:,} orphans wait for the next cycle"
-    return f"{work.files:,} {files} removed, which freed {human_bytes(work.bytes)}{_compared(report)}{left}."
+    removed = f"{work.files:,} {files} removed, which freed {human_bytes(work.bytes)}"
+    return f"{removed}{_compared(report)}{left}.{_on_switches(report)}"
+
+
+def _on_switches(report: Report) -> str:
+    return "".join(f" {c.sentence}" for c in report.health.checks if c.name == "switches" and c.status is not Status.OK)
 
 
 def _compared(report: Report) -> str:

@@ -103,11 +103,7 @@ def start_drain(request: DrainRequest, settings: Settings, *, states: Any, state
 
 
 def _faults(shares: Shares, settings: Settings) -> list[str]:
-    faults = []
-    if not settings.enabled:
-        faults.append("the parameter enabled is false; a drain deletes")
-    if settings.dry_run:
-        faults.append("the parameter dry-run is true; a drain deletes")
+    faults = [f"the parameter {why}; a drain deletes" for why in settings.switched_off.values()]
     faults += [
         f"the parameter {phase_parameter(phase)} is false; a drain needs it"
         for phase in (Phase.STORAGE_FILES, Phase.RENDER_JOBS)

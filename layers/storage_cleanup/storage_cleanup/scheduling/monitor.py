@@ -65,7 +65,7 @@ def wanted_interval(parameters: Mapping[str, StoredParameter]) -> Interval:
     Raises
     ------
     ConfigurationError
-        When the profile or its interval is missing or nonsense.
+        When the profile or its interval is nonsense.
     """
     tree = {name: parameter.value for name, parameter in parameters.items()}
     return Interval(read_one(interval_parameter(read_one("profile", tree)), tree))
