@@ -127,15 +127,6 @@ CLAUSES = (
         _PROTECTION + "a_job_that_other_rows_refer_to_stays_with_its_file",
     ),
     Clause(
-        "the grace after an un-save",
-        _FUNCTIONS + "claim.sql",
-        "when candidate.unsaved_at >= now() - grace\n"
-        "                 or exists (select from storage_cleanup.unsaved "
-        "where unsaved.job_id = job.id and at >= now() - grace)\n",
-        "when false\n",
-        _PROTECTION + "a_file_goes_once_no_asset_needs_it_and_its_user_has_had_time_to_take_that_back",
-    ),
-    Clause(
         "the comparison when triggers have changed",
         _FUNCTIONS + "candidates.sql",
         "or fingerprint is distinct from storage_cleanup.fingerprint());",
@@ -154,7 +145,7 @@ CLAUSES = (
         _PACKAGE + "storage/object_store.py",
         "    if is_over():\n",
         "    if False:\n",
-        _PROTECTION + "a_run_that_was_asleep_past_its_lease_asks_for_nothing",
+        _PROTECTION + "a_request_is_not_sent_again_once_the_lease_is_over",
     ),
     Clause(
         "the time until no request can be at work",
@@ -168,7 +159,7 @@ CLAUSES = (
         _FUNCTIONS + "confirm.sql",
         "    if not is_open then\n",
         "    if true then\n",
-        _PROTECTION + "a_name_cannot_be_saved_again_while_a_request_for_it_may_be_at_work",
+        _PROTECTION + "what_was_rendered_again_before_the_request_has_ended_cannot_be_saved",
     ),
     Clause(
         "the canary",

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -114,7 +114,7 @@ def test_an_asset_that_a_trigger_rewrites_keeps_what_it_says_in_the_end(
     application: Application, cleanup: Cleanup, owner: Connection
 ) -> None:
     asset = application.save(application.render(), metadata={"path": "nothing/yet.png"})
-    render = application.render()
+    render = application.render(name=f"shared/{uuid4()}.png")
     owner.execute(
         "create function sync() returns trigger language plpgsql as $$ begin "
         "update user_assets "

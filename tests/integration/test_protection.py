@@ -581,6 +581,23 @@ def test_a_name_cannot_be_saved_again_while_a_request_for_it_may_be_at_work(
         application.save(render)
 
 
+def test_what_was_rendered_again_before_the_request_has_ended_cannot_be_saved(
+    app: ModuleType, application: Application, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render = application.render()
+
+    class Overtaken(Unanswered):
+        def remove(self, bucket: str, names: Sequence[str], **how: Any) -> Removal:
+            if bucket == render.bucket:
+                application.upload(render.bucket, render.name, b"anew")
+            return super().remove(bucket, names, **how)
+
+    monkeypatch.setattr(app, "ObjectStore", Overtaken)
+    assert cleanup()["phases"]["storage_files"]["reasons"]["skipped"] == {"rendered_again": 1}
+    with pytest.raises(pg.ForeignKeyViolation, match="can no longer be saved"):
+        application.save(render)
+
+
 def test_a_name_can_be_saved_again_once_no_request_for_it_can_be_at_work(
     app: ModuleType, application: Application, cleanup: Cleanup, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
