@@ -403,7 +403,8 @@ class ParameterTarget:
         )
         # Whatever was pasted into a list is shown there; nothing else may show a secret.
         without_lists = replace(made, buckets=(), temp_prefixes=(), temp_directories=())
-        pasted = [value for name, value in tree.items() if name not in _SECRET_PARAMETERS and SECRET in value]
+        known = tree.keys() & PARAMETERS.keys() - _SECRET_PARAMETERS  # nothing of the others is read
+        pasted = [tree[name] for name in sorted(known) if SECRET in tree[name]]
         if not sound or SECRET in repr(without_lists):
             self._notes.note("escapes", tree, made)
         elif any(value.startswith(_KEY_MARKS) for value in pasted):
