@@ -621,6 +621,7 @@ as $$
                     select jsonb_path_query(asset, 'strict $.** ? (@.type() == "object").keyvalue().key')
                     where asset::text ~ '[/\\%.]([^"\\]|\\.)*":') as each (said)) as each
         where text ~ '[/\\%]|[.][A-Za-z0-9]' and (not starts_with(text, 'data:') or text ~ '\s')
+          and text !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.+-]+$'      -- a moment: every asset has some
         limit 1001
     ),
     meant as materialized (
@@ -976,6 +977,7 @@ declare
     jobs      uuid[];
     urls      text[];
     completed boolean[];
+    gone      uuid[];
 begin
     if tg_op = 'INSERT' then
         select array_agg(written.id),
@@ -994,8 +996,10 @@ begin
               except select former.id, storage_cleanup.read_part(former.output_url), coalesce(former.status = 'completed', false)
               from old_rows as former) as changed
         left join lateral (select * from storage_cleanup.job() as job where job.id = changed.id limit 1) as job on true;
-        perform storage_cleanup.forget_jobs(array(
-            select former.id from old_rows as former except select written.id from new_rows as written));
+        gone := array(select former.id from old_rows as former except select written.id from new_rows as written);
+        if gone <> '{}' then
+            perform storage_cleanup.forget_jobs(gone);
+        end if;
     end if;
     if jobs is not null then
         perform storage_cleanup.note_jobs(jobs, urls, completed, case tg_op when 'INSERT' then 'new' else 'change' end);
@@ -1239,6 +1243,7 @@ as $$
 declare
     sources text[];
     assets  jsonb[];
+    gone    text[];
 begin
     if tg_op = 'INSERT' then
         select array_agg(storage_cleanup.source(tg_relid, written.id::text)), array_agg(coalesce(stored.fields, to_jsonb(written.*)))
@@ -1253,10 +1258,13 @@ begin
               except select former.id, to_jsonb(former.*) from old_rows as former) as changed
         left join lateral (
             select to_jsonb(asset.*) as fields from public.user_assets as asset where asset.id = changed.id limit 1) as stored on true;
-        perform storage_cleanup.forget_assets(array(
+        gone := array(
             select storage_cleanup.source(tg_relid, former.id::text)
             from (select each.id from old_rows as each except select each.id from new_rows as each) as former
-            where not exists (select from public.user_assets as asset where asset.id = former.id)));
+            where not exists (select from public.user_assets as asset where asset.id = former.id));
+        if gone <> '{}' then
+            perform storage_cleanup.forget_assets(gone);
+        end if;
     end if;
     if sources is not null then
         perform storage_cleanup.note_assets(sources, assets, case tg_op when 'INSERT' then 'new' else 'change' end, true);

@@ -135,6 +135,7 @@ as $$
                     select jsonb_path_query(asset, 'strict $.** ? (@.type() == "object").keyvalue().key')
                     where asset::text ~ '[/\\%.]([^"\\]|\\.)*":') as each (said)) as each
         where text ~ '[/\\%]|[.][A-Za-z0-9]' and (not starts_with(text, 'data:') or text ~ '\s')
+          and text !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.+-]+$'      -- a moment: every asset has some
         limit 1001
     ),
     meant as materialized (

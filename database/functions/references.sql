@@ -193,6 +193,7 @@ as $$
 declare
     sources text[];
     assets  jsonb[];
+    gone    text[];
 begin
     if tg_op = 'INSERT' then
         select array_agg(storage_cleanup.source(tg_relid, written.id::text)), array_agg(coalesce(stored.fields, to_jsonb(written.*)))
@@ -207,10 +208,13 @@ begin
               except select former.id, to_jsonb(former.*) from old_rows as former) as changed
         left join lateral (
             select to_jsonb(asset.*) as fields from public.user_assets as asset where asset.id = changed.id limit 1) as stored on true;
-        perform storage_cleanup.forget_assets(array(
+        gone := array(
             select storage_cleanup.source(tg_relid, former.id::text)
             from (select each.id from old_rows as each except select each.id from new_rows as each) as former
-            where not exists (select from public.user_assets as asset where asset.id = former.id)));
+            where not exists (select from public.user_assets as asset where asset.id = former.id));
+        if gone <> '{}' then
+            perform storage_cleanup.forget_assets(gone);
+        end if;
     end if;
     if sources is not null then
         perform storage_cleanup.note_assets(sources, assets, case tg_op when 'INSERT' then 'new' else 'change' end, true);

@@ -107,6 +107,7 @@ declare
     jobs      uuid[];
     urls      text[];
     completed boolean[];
+    gone      uuid[];
 begin
     if tg_op = 'INSERT' then
         select array_agg(written.id),
@@ -125,8 +126,10 @@ begin
               except select former.id, storage_cleanup.read_part(former.output_url), coalesce(former.status = 'completed', false)
               from old_rows as former) as changed
         left join lateral (select * from storage_cleanup.job() as job where job.id = changed.id limit 1) as job on true;
-        perform storage_cleanup.forget_jobs(array(
-            select former.id from old_rows as former except select written.id from new_rows as written));
+        gone := array(select former.id from old_rows as former except select written.id from new_rows as written);
+        if gone <> '{}' then
+            perform storage_cleanup.forget_jobs(gone);
+        end if;
     end if;
     if jobs is not null then
         perform storage_cleanup.note_jobs(jobs, urls, completed, case tg_op when 'INSERT' then 'new' else 'change' end);
