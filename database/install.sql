@@ -1066,43 +1066,6 @@ as $$
         where cardinality(holding.jobs) <= 1000)
 $$;
 
--- Refuses what names a job, or an object, that is being removed; and a job whose own file (`files`) has gone.
-create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[], files bigint[]) returns void
-language plpgsql
-as $$
-declare
-    taken uuid;
-begin
-    select job_id into taken from storage_cleanup.deletion
-    where job_id = any (jobs) and state <> 'released'
-      and not (state = 'done' and exists (      -- the row has stayed, and has another file or never had one
-          select from storage_cleanup.job() as job
-          where job.id = job_id and (object_name is null
-                                     or storage_cleanup.object_key(job.output_url) <> bucket_id || '/' || object_name)))
-    limit 1;
-    if taken is null then
-        select job_id into taken
-        from (select job_id from storage_cleanup.deletion
-              where state in ('claimed', 'file_deleted') and object = any (objects)
-              union all
-              select job_id from storage_cleanup.deletion
-              where state in ('claimed', 'file_deleted') and bare = any (objects)
-              union all
-              select job_id from storage_cleanup.deletion
-              where state = 'done' and object = any (files)
-                and not exists (select from storage.objects as stored
-                                where stored.bucket_id = deletion.bucket_id and stored.name = deletion.object_name)) as claimed
-        limit 1;
-    end if;
-    if taken is not null then
-        raise exception using
-            errcode = 'foreign_key_violation',
-            message = format('The output of render job %s can no longer be saved: it was not saved in time and is being removed.', taken),
-            hint = 'Render it again and save the new output.',
-            schema = 'public', table = 'user_assets', constraint = 'storage_cleanup_guard';
-    end if;
-end $$;
-
 -- These jobs, and the jobs of these objects, may have lost what kept them.
 create or replace function storage_cleanup.let_go(jobs uuid[], objects bigint[]) returns void
 language sql
@@ -1232,6 +1195,66 @@ begin
     perform storage_cleanup.let_go(jobs, objects);
 end $$;
 
+-- Which of these jobs are saved? The only definition of it. What is noted, and beside it a look of its own into the assets.
+create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid
+language sql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+    select asked.id from unnest(jobs) as asked (id)
+    where exists (select from storage_cleanup.mention where mention.id = asked.id)
+       or exists (select from public.user_assets as asset where asset.metadata ->> 'render_job_id' = asked.id::text)
+$$;
+
+-- Which of these objects ('bucket/name') does an asset need, by whatever it says?
+create or replace function storage_cleanup.needed_among(keys text[]) returns setof text
+language sql stable security definer set search_path = '' set enable_seqscan = off
+as $$
+    select key from unnest(keys) as key
+    where exists (select from storage_cleanup.reference
+                  where object in (storage_cleanup.hash(key), storage_cleanup.hash(storage_cleanup.bare(key))))
+$$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/guard.sql
+
+-- The guard: who writes an asset is told when it comes too late.
+
+-- Refuses what names a job, or an object, that is being removed; and a job whose own file (`files`) has gone.
+create or replace function storage_cleanup.refuse_if_claimed(jobs uuid[], objects bigint[], files bigint[]) returns void
+language plpgsql
+as $$
+declare
+    taken uuid;
+begin
+    select job_id into taken from storage_cleanup.deletion
+    where job_id = any (jobs) and state <> 'released'
+      and not (state = 'done' and exists (      -- the row has stayed, and has another file or never had one
+          select from storage_cleanup.job() as job
+          where job.id = job_id and (object_name is null
+                                     or storage_cleanup.object_key(job.output_url) <> bucket_id || '/' || object_name)))
+    limit 1;
+    if taken is null then
+        select job_id into taken
+        from (select job_id from storage_cleanup.deletion
+              where state in ('claimed', 'file_deleted') and object = any (objects)
+              union all
+              select job_id from storage_cleanup.deletion
+              where state in ('claimed', 'file_deleted') and bare = any (objects)
+              union all
+              select job_id from storage_cleanup.deletion
+              where state = 'done' and object = any (files)
+                and not exists (select from storage.objects as stored
+                                where stored.bucket_id = deletion.bucket_id and stored.name = deletion.object_name)) as claimed
+        limit 1;
+    end if;
+    if taken is not null then
+        raise exception using
+            errcode = 'foreign_key_violation',
+            message = format('The output of render job %s can no longer be saved: it was not saved in time and is being removed.', taken),
+            hint = 'Render it again and save the new output.',
+            schema = 'public', table = 'user_assets', constraint = 'storage_cleanup_guard';
+    end if;
+end $$;
+
 -- The triggers of the assets' tables. For each statement, so that rows in bulk cost little; after it, so that no trigger of
 -- the application's can change what was read; without a list of columns, so that none can be given what this doesn't see.
 -- What is noted is what the table says now: a statement within the statement may have written the row again meanwhile, and
@@ -1306,24 +1329,6 @@ begin
     end if;
     return null;
 end $$;
-
--- Which of these jobs are saved? The only definition of it. What is noted, and beside it a look of its own into the assets.
-create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid
-language sql stable security definer set search_path = '' set enable_seqscan = off
-as $$
-    select asked.id from unnest(jobs) as asked (id)
-    where exists (select from storage_cleanup.mention where mention.id = asked.id)
-       or exists (select from public.user_assets as asset where asset.metadata ->> 'render_job_id' = asked.id::text)
-$$;
-
--- Which of these objects ('bucket/name') does an asset need, by whatever it says?
-create or replace function storage_cleanup.needed_among(keys text[]) returns setof text
-language sql stable security definer set search_path = '' set enable_seqscan = off
-as $$
-    select key from unnest(keys) as key
-    where exists (select from storage_cleanup.reference
-                  where object in (storage_cleanup.hash(key), storage_cleanup.hash(storage_cleanup.bare(key))))
-$$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- functions/candidates.sql
@@ -1428,6 +1433,11 @@ as $$
         select job_id from storage_cleanup.candidate
         where job_id in (select storage_cleanup.set_aside_for_others(take_back.scope) limit 50000) order by job_id for update skip locked)
 $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- functions/comparison.sql
+
+-- The comparison of what is noted with what there is: whatever the triggers missed is found here.
 
 -- What the triggers, the tables and the functions that read them were like: whoever changes one of these may have changed
 -- what was seen and noted.

@@ -100,7 +100,7 @@ CLAUSES = (
     ),
     Clause(
         "what the table says now",
-        _FUNCTIONS + "references.sql",
+        _FUNCTIONS + "guard.sql",
         "array_agg(coalesce(stored.fields, changed.fields))",
         "array_agg(changed.fields)",
         "tests/integration/test_application_schema.py::test_an_asset_that_a_trigger_rewrites_keeps_what_it_says_in_the_end",
@@ -128,7 +128,7 @@ CLAUSES = (
     ),
     Clause(
         "the comparison when triggers have changed",
-        _FUNCTIONS + "candidates.sql",
+        _FUNCTIONS + "comparison.sql",
         "or fingerprint is distinct from storage_cleanup.fingerprint());",
         "or false);",
         _PROTECTION + "what_was_written_while_a_trigger_was_off_is_found_before_anything_is_claimed",
