@@ -437,7 +437,7 @@ class ModelCampaign:
         with _world() as world:
             play = with_seed(seed)(type("Play", (Play,), {"world": world}))
             limits = settings(
-                max_examples=40 if short else 300,
+                max_examples=25 if short else 300,
                 stateful_step_count=50 if short else 70,
                 deadline=None,
                 database=None,
