@@ -1,7 +1,7 @@
 """The parameters: read as a whole, strictly, and refused with every fault at once."""
 
 from dataclasses import FrozenInstanceError
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -417,3 +417,21 @@ def test_whatever_a_parameter_holds_it_is_read_or_refused_by_name(name: str, val
     else:
         unnamed = []
     assert unnamed == []
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("", "enabled"), ("/storage-cleanup/testing", "/storage-cleanup/testing/enabled"), ("/a/b/", "/a/b/enabled")],
+)
+def test_a_switch_that_is_absent_is_named_as_it_has_to_be_put(path: str, name: str) -> None:
+    assert Settings.from_parameters(_without("enabled"), path=path, now=NOW).absent == {"enabled": name}
+
+
+def test_a_stage_waits_for_its_secrets_from_its_first_moment_on() -> None:
+    with pytest.raises(NotConfiguredYetError):
+        read_tree({**_without(*OWN), "setup/begun": NOW.isoformat()})
+
+
+def test_the_first_hours_are_counted_from_now() -> None:
+    with pytest.raises(NotConfiguredYetError):
+        Settings.from_parameters({**_without(*OWN), "setup/begun": datetime.now(UTC).isoformat()})

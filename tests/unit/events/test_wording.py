@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage_cleanup.events.wording import shown, unknown_names
+from storage_cleanup.events.wording import misspelt, shown, unknown_names
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,11 @@ def test_what_is_no_text_or_longer_than_100_characters_is_not_compared(name: obj
 
 def test_many_unknown_names_are_counted() -> None:
     assert unknown_names(map(str, range(100_000)), ["x"], "field")[-1] == "and 99990 more that are no field"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_misspelt"),
+    [("enabld", True), ("enable", True), ("xyenabled", True), ("xyenablex", False), ("enbled", True), ("able", False)],
+)
+def test_a_name_within_two_edits_of_one_that_is_not_set_is_misspelt(name: str, is_misspelt: bool) -> None:
+    assert misspelt([name], {"enabled"}) == ([name] if is_misspelt else [])
