@@ -35,6 +35,7 @@ _FUNCTIONS = (
         "application",
         "values",
         "readings",
+        "places",
         "installation",
         "locks",
         "renders",
@@ -46,7 +47,7 @@ _FUNCTIONS = (
         "runs",
         "claim",
     ),
-    *("confirm", "rows", "health"),
+    *("confirm", "rows", "health", "columns"),
 )
 _LAST = ("bucket.sql", "indexes.sql", "triggers.sql", "first_look.sql", "gate_open.sql")
 

@@ -11,7 +11,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any, LiteralString, TypeVar
@@ -27,8 +27,6 @@ LOCK_TIMEOUT = "200ms"
 """The longest that the application waits behind a step that waits for a lock, and less than its deadlock_timeout."""
 PATIENCE_SECONDS = 600
 TELL_SECONDS = 5.0
-_SLICE = 100
-"""Blocks of a table, of 8 kB."""
 _TRIES = 3
 _TRANSACTION_POOLER = "6543"
 
@@ -51,9 +49,11 @@ where pid <> pg_backend_pid() and pid in (
                                    to_regclass('storage_cleanup.gate')))
 """
 
-_IS_LOOKED_AT = """
-select done_at is not null and comparison.fingerprint = storage_cleanup.fingerprint()
-from storage_cleanup.first_look, storage_cleanup.comparison
+_UNPROTECTED = "select storage_cleanup.unprotected_among(%s)"
+_IS_LOOKED_AT = "select fingerprint is not distinct from storage_cleanup.fingerprint() from storage_cleanup.comparison"
+_HOW_FAR = """
+select concat_ws(' ', what, of_table, format('(step %s, block %s)', step, block))
+from storage_cleanup.comparison join storage_cleanup.comparison_steps() using (step)
 """
 _WRITERS = """
 select virtualtransaction from pg_locks
@@ -119,19 +119,31 @@ class Installation:
         What is to be installed.
     say
         Takes each line of progress.
+    references
+        Columns beside the assets (``schema.table.column``) whose files are to be protected, too.
     """
 
-    def __init__(self, connection: Connection, room: Room, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, connection: Connection, room: Room, say: Callable[[str], None], references: Sequence[str] = ()
+    ) -> None:
         self._connection = connection
         self._room = room
         self._say = say
+        self._references = list(references)
 
     def run(self) -> bool:
         """Install what is missing; return False when nothing was."""
         self.check()
         if not self._value(f"select pg_try_advisory_lock({ONE_AT_A_TIME})"):
             raise RefusedError("another installation is at work on this database: wait for it")
-        made = (self._migrate, self._make_functions, self._make_bucket, self._make_indexes, self._make_triggers)
+        made = (
+            self._migrate,
+            self._make_functions,
+            self._make_bucket,
+            self._make_indexes,
+            self._make_triggers,
+            self._protect,
+        )
         changed = [step() for step in (*made, self._open, self._look)]
         return any(changed)
 
@@ -264,24 +276,43 @@ class Installation:
             self._connection.execute(statement)
 
     def _make_triggers(self) -> bool:
-        wrong = self._rows("select name, fault from storage_cleanup.trigger_state() where fault <> ''")
-        for name, fault in wrong:
-            self._briefly(f"trigger {name}", lambda: self._value("select storage_cleanup.make_trigger(%s)", name))  # noqa: B023
+        wrong = self._rows("select of_table::text, name, fault from storage_cleanup.trigger_state() where fault <> ''")
+        for of_table, name, fault in wrong:
+            self._briefly(
+                f"trigger {name}",
+                lambda: self._value("select storage_cleanup.make_trigger(%s::regclass, %s)", of_table, name),  # noqa: B023
+            )
             self._say(f"trigger {name}: {fault}, made")
         return bool(wrong)
+
+    def _protect(self) -> bool:
+        missing = [name for (name,) in self._rows(_UNPROTECTED, self._references)]
+        for name in missing:
+            self._briefly(f"column {name}", lambda: self._value("select storage_cleanup.protect(%s)", name))  # noqa: B023
+            self._say(f"column {name}: protected")
+        return bool(missing)
 
     def _look(self) -> bool:
         if self._value(_IS_LOOKED_AT):
             return False
+        if reasons := self._value(
+            "select string_agg(sentence, '; ') from storage_cleanup.distrust() where code <> 'changed'"
+        ):
+            raise RefusedError(reasons)
         self._say("first look at what is there")
-        looked, told = 0, time.monotonic()
-        while self._briefly("first look", lambda: self._value("select storage_cleanup.look_at_slice(%s)", _SLICE)):
-            looked += _SLICE
+        told, held_up = time.monotonic(), 0
+        while slices := self._rows("select * from storage_cleanup.compare_slice()"):
+            is_done, _, is_held_up = slices[0]
+            if is_done:
+                self._briefly("usage", lambda: self._value("select storage_cleanup.remember_usage()"))
+                self._say("first look: done")
+                return True
+            if is_held_up and (held_up := held_up + 1) in {1, 10, 100}:
+                self._say(f"first look: waits for {self._value(_IN_THE_WAY) or 'nobody by now'}")
             if time.monotonic() > told + TELL_SECONDS:
                 told = time.monotonic()
-                self._say(f"first look: {looked:,} blocks")
-        self._briefly("usage", lambda: self._value("select storage_cleanup.remember_usage()"))
-        self._say("first look: done")
+                self._say(f"first look: {self._value(_HOW_FAR)}")
+        self._say("first look: a cycle is at it")
         return True
 
     def _briefly(self, what: str, work: Callable[[], _Result]) -> _Result:
@@ -313,10 +344,12 @@ class Installation:
         return row[0] if row else None
 
 
-def install(url: str, room: Room | None = None, say: Callable[[str], None] = print) -> bool:
+def install(
+    url: str, room: Room | None = None, say: Callable[[str], None] = print, references: Sequence[str] = ()
+) -> bool:
     """Install what is missing in the database at this address; return False when nothing was."""
     with session(url) as connection:
-        return Installation(connection, room or Room(), say).run()
+        return Installation(connection, room or Room(), say, references).run()
 
 
 def administrator() -> str:
@@ -332,7 +365,8 @@ def administrator() -> str:
 def main() -> int:
     """Install, and say so; return 1 when it was refused."""
     try:
-        changed = install(administrator(), say=lambda line: print(line, flush=True))  # noqa: T201
+        references = [name.strip() for name in os.environ.get("REFERENCES", "").split(",") if name.strip()]
+        changed = install(administrator(), say=lambda line: print(line, flush=True), references=references)  # noqa: T201
     except RefusedError as error:
         print(f"Not installed: {error}", file=sys.stderr)  # noqa: T201
         return 1

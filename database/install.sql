@@ -248,11 +248,25 @@ create table storage_cleanup.reference (
 create index reference_source on storage_cleanup.reference (source);
 create index reference_object on storage_cleanup.reference (object);
 
--- When everything was last compared, and what the triggers and tables were like then: one row.
+-- Further columns of the application's that may name a file or a job, by table: see protect.
+create table storage_cleanup.place (
+    of_table  regclass primary key,
+    columns   text[] not null,
+    key       text[] not null             -- the columns of its primary key
+);
+
+-- When everything was last compared, and what the triggers and tables were like then; and how far the comparison has come that
+-- is at work: one row.
 create table storage_cleanup.comparison (
     singleton    boolean primary key default true check (singleton),
-    last_at      timestamptz,
-    fingerprint  text
+    last_at      timestamptz,             -- NULL: what was there before the triggers hasn't been looked at
+    fingerprint  text,
+    at_work_on   text,                    -- the fingerprint when it began; NULL: none is at work
+    began_in     xid8,                    -- what transactions from this one on have written may have moved
+    step         integer not null default 1,
+    block        bigint not null default 0,
+    after        text not null default '',
+    found        bigint not null default 0
 );
 insert into storage_cleanup.comparison default values;
 
@@ -262,16 +276,6 @@ create table storage_cleanup.gate (
     opens_at   timestamptz not null default '-infinity'
 );
 insert into storage_cleanup.gate default values;
-
--- How far the first look at what was there before the triggers has come: one row.
-create table storage_cleanup.first_look (
-    singleton    boolean primary key default true check (singleton),
-    of_table     text not null default 'user_assets',
-    block        bigint not null default 0,
-    fingerprint  text,                    -- what triggers and tables were like when it began
-    done_at      timestamptz
-);
-insert into storage_cleanup.first_look default values;
 
 -- What lay in Storage, a row a day and bucket: the trend that reports draw.
 create table storage_cleanup.usage (
@@ -652,6 +656,239 @@ begin
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- functions/places.sql
+
+-- Places: columns of other tables that may name a file or a job. What they mean is noted and kept like what assets mean.
+
+-- The tables whose rows need files: the assets, of which everything is read, and the places.
+create or replace function storage_cleanup.sources() returns table (of_table regclass, columns text[], key text[])
+language sql stable
+as $$
+    select 'public.user_assets'::regclass, null::text[], array['id']
+    union all
+    select place.of_table, place.columns, place.key from storage_cleanup.place
+$$;
+
+-- How a row is known among those of its table, as text.
+create or replace function storage_cleanup.row_key(fields jsonb, key text[]) returns text
+language sql immutable parallel safe
+return case cardinality(key) when 1 then fields ->> key[1]
+            else (select jsonb_agg(fields -> part order by place)::text from unnest(key) with ordinality as parts (part, place)) end;
+
+-- What is read of a row: all of it, or some columns, and whose it is.
+create or replace function storage_cleanup.read_of(fields jsonb, columns text[]) returns jsonb
+language sql immutable parallel safe
+return case when columns is null then fields
+            else jsonb_build_object('user_id', fields -> 'user_id', 'said', (
+                select jsonb_object_agg(name, fields -> name) from unnest(columns) as name)) end;
+
+-- The tables with triggers of ours.
+create or replace function storage_cleanup.guarded() returns setof oid
+language sql stable
+as $$
+    select 'public.render_jobs'::regclass::oid
+    union
+    select of_table from storage_cleanup.sources()
+$$;
+
+-- The statement that looks up rows of one of these tables by their names, $1; `by` text where the key was of another type then.
+create or replace function storage_cleanup.lookup(of_table oid, by_text boolean, locking text) returns text
+language sql stable
+as $$
+    select format(
+        'select wanted.source, storage_cleanup.read_of(to_jsonb(stored.*), %L::text[]) as fields
+         from (select source, substr(source, position('':'' in source) + 1) as key from unnest($1) as source) as wanted
+         cross join lateral (select * from %s as each where %s limit 1 %s) as stored', columns, known.of_table,
+        case when by_text then format('storage_cleanup.row_key(to_jsonb(each.*), %L::text[]) = wanted.key', key)
+             else (select string_agg(format('each.%I = (%s)::%s', part, case cardinality(key) when 1 then 'wanted.key' else format('wanted.key::jsonb ->> %s', place - 1) end,
+                                            format_type(atttypid, atttypmod)), ' and ')
+                   from unnest(key) with ordinality as parts (part, place)
+                   join pg_attribute on attrelid = known.of_table and attname = part) end, locking)
+    from storage_cleanup.sources() as known join pg_class on pg_class.oid = known.of_table where known.of_table = lookup.of_table
+$$;
+
+-- The rows of one of these tables that are there, with what is read of them.
+create or replace function storage_cleanup.rows_of(of_table oid, sources text[]) returns table (source text, fields jsonb)
+language plpgsql stable
+as $$
+begin
+    if storage_cleanup.lookup(of_table, false, '') is not null then
+        return query execute storage_cleanup.lookup(of_table, false, '') using sources;
+    end if;
+exception when data_exception then
+    return query execute storage_cleanup.lookup(of_table, true, '') using sources;
+end $$;
+
+-- Those of them that nobody holds, locked against being written.
+create or replace function storage_cleanup.lock_rows(of_table oid, sources text[]) returns text[]
+language plpgsql
+as $$
+declare
+    locked text[];
+begin
+    execute format('select array_agg(source) from (%s) as each', storage_cleanup.lookup(of_table, false, 'for share skip locked')) using sources into locked;
+    return coalesce(locked, '{}');
+end $$;
+
+-- Like the triggers of the assets, but for each row. Such tables differ in their columns, and are seldom written in bulk.
+create or replace function storage_cleanup.place_written() returns trigger
+language plpgsql security definer set search_path = '' set enable_seqscan = off
+as $$
+#variable_conflict use_variable
+declare
+    place   storage_cleanup.place := (select known from storage_cleanup.place as known where of_table = tg_relid);
+    source  text;
+    former  text;
+    stored  jsonb;
+begin
+    if tg_op = 'TRUNCATE' then
+        perform storage_cleanup.forget_table(tg_relid);
+        return null;
+    end if;
+    if tg_op <> 'DELETE' then
+        source := storage_cleanup.source(tg_relid, storage_cleanup.row_key(to_jsonb(new), place.key));
+    end if;
+    if tg_op <> 'INSERT' then
+        former := storage_cleanup.source(tg_relid, storage_cleanup.row_key(to_jsonb(old), place.key));
+        if former = source and storage_cleanup.read_of(to_jsonb(new), place.columns) = storage_cleanup.read_of(to_jsonb(old), place.columns) then
+            return null;
+        end if;
+        if former is distinct from source and not exists (select from storage_cleanup.rows_of(tg_relid, array[former])) then
+            perform storage_cleanup.forget_assets(array[former]);
+        end if;
+    end if;
+    if source is not null then
+        stored := (select fields from storage_cleanup.rows_of(tg_relid, array[source]));
+        perform storage_cleanup.note_assets(
+            array[source], array[coalesce(stored, storage_cleanup.read_of(to_jsonb(new), place.columns))],
+            case when former = source then 'change' else 'new' end, true);
+    end if;
+    return null;
+end $$;
+
+-- Why a column can't be a place, in a sentence; NULL when it can.
+create or replace function storage_cleanup.unfit_place(of_table regclass, in_column text) returns text
+language sql stable
+as $$
+    select case
+        when relnamespace in (select oid from pg_namespace where nspname in ('storage', 'storage_cleanup', 'pg_catalog'))
+            then format('%s isn''t the application''s', of_table)
+        when relkind <> 'r' or relispartition or exists (select from pg_inherits where inhparent = of_table or inhrelid = of_table)
+            then format('%s is no ordinary table, and only one of these can be guarded', of_table)
+        when not exists (select from pg_attribute where attrelid = of_table and attname = in_column and attnum > 0 and not attisdropped)
+            then format('%s has no column %I', of_table, in_column)
+        when not exists (select from pg_index where indrelid = of_table and indisprimary)
+            then format('%s has no primary key, by which its rows could be told apart', of_table) end
+    from pg_class where oid = of_table
+$$;
+
+-- The table and column of 'schema.table.column'; an error says what isn't right.
+create or replace function storage_cleanup.place_of(wanted text, out of_table regclass, out in_column text)
+language plpgsql stable
+as $$
+declare
+    parts text[];
+begin
+    begin
+        parts := parse_ident(wanted);
+    exception when invalid_parameter_value then
+        parts := '{}';
+    end;
+    of_table := case when cardinality(parts) = 3 then to_regclass(format('%I.%I', parts[1], parts[2])) end;
+    in_column := parts[3];
+    if of_table is null then
+        raise exception using errcode = 'invalid_parameter_value', message = format(case when cardinality(parts) = 3 then '%s names no table' else '%s names no column' end, wanted),
+            hint = 'It accepts schema.table.column, such as public.posts.cover.';
+    end if;
+end $$;
+
+-- Protects what these columns ('schema.table.column') name, too: their tables get triggers. Run by their owner. Nothing is claimed
+-- until a comparison has read what they say already; a cycle makes it.
+create or replace function storage_cleanup.protect(variadic wanted text[]) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    named  record;
+    reason text;
+begin
+    for named in select found.* from unnest(wanted) as name cross join lateral storage_cleanup.place_of(name) as found loop
+        continue when named.of_table = 'public.user_assets'::regclass;      -- all of it is protected anyway
+        reason := storage_cleanup.unfit_place(named.of_table, named.in_column);
+        if reason is not null then
+            raise exception using errcode = 'invalid_parameter_value', message = reason;
+        end if;
+        insert into storage_cleanup.place (of_table, columns, key)
+        select named.of_table, array[named.in_column], array(
+            select attname::text from pg_index cross join lateral unnest(indkey) with ordinality as part (number, place)
+            join pg_attribute on attrelid = indrelid and attnum = part.number
+            where indrelid = named.of_table and indisprimary order by part.place)
+        on conflict (of_table) do update set columns = array(
+            select unnest(storage_cleanup.place.columns) union select named.in_column order by 1);
+    end loop;
+    perform storage_cleanup.make_trigger(trigger.of_table, trigger.name) from storage_cleanup.trigger_state() as trigger
+    where fault is not null and trigger.of_table in (select known.of_table from storage_cleanup.place as known);
+end $$;
+
+-- No longer protects what these columns name. What has been noted of them goes with the next comparison.
+create or replace function storage_cleanup.unprotect(variadic wanted text[]) returns void
+language plpgsql set search_path = ''
+as $$
+declare
+    named   record;
+    trigger record;
+begin
+    for named in select found.* from unnest(wanted) as name cross join lateral storage_cleanup.place_of(name) as found loop
+        update storage_cleanup.place set columns = array_remove(columns, named.in_column) where of_table = named.of_table;
+    end loop;
+    for trigger in select * from storage_cleanup.wanted_triggers() as each
+                   where each.of_table in (select of_table from storage_cleanup.place where columns = '{}') loop
+        execute format('drop trigger if exists %I on %s', trigger.name, trigger.of_table);
+    end loop;
+    delete from storage_cleanup.place where columns = '{}';
+    update storage_cleanup.comparison set fingerprint = null;
+end $$;
+
+-- Which of these columns aren't protected.
+create or replace function storage_cleanup.unprotected_among(wanted text[]) returns setof text
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    name  text;
+    named record;
+begin
+    foreach name in array wanted loop
+        begin
+            select * into named from storage_cleanup.place_of(name);
+        exception when invalid_parameter_value then
+            return next name;
+            continue;
+        end;
+        if named.of_table <> 'public.user_assets'::regclass
+           and not exists (select from storage_cleanup.place where of_table = named.of_table and named.in_column = any (columns)) then
+            return next name;
+        end if;
+    end loop;
+end $$;
+
+-- What is wrong with the places: a code and a sentence each.
+create or replace function storage_cleanup.unfit_places() returns table (code text, sentence text)
+language sql stable
+as $$
+    select distinct 'place', case when pg_class.oid is null then format('the table %s is gone, whose columns were protected: run storage_cleanup.forget_gone_places()', of_table::oid)
+                         else storage_cleanup.unfit_place(of_table, name) || ': run storage_cleanup.unprotect for it, or restore it' end
+    from storage_cleanup.place cross join lateral unnest(columns) as name left join pg_class on pg_class.oid = of_table
+    where pg_class.oid is null or storage_cleanup.unfit_place(of_table, name) is not null
+$$;
+
+-- Forgets the places whose tables are gone.
+create or replace function storage_cleanup.forget_gone_places() returns void
+language sql set search_path = ''
+as $$
+    delete from storage_cleanup.place where of_table::oid not in (select oid from pg_class);
+    update storage_cleanup.comparison set fingerprint = null;
+$$;
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- functions/installation.sql
 
 -- The installation. What belongs on the application's tables is written down here once: both ways of installing make
@@ -710,6 +947,11 @@ as $$
         (9, 'asset_truncated', 'public.user_assets', 'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'assets_gone', 'O'),
         (10, 'asset_applied', 'public.user_assets', 'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'asset_applied', 'R'))
         as wanted (place, name, of_table, happening, firing, function, enabled)
+    union all
+    select 10 + number, 'storage_cleanup_' || name, of_table, format('%s ON %s %s EXECUTE FUNCTION storage_cleanup.place_written()', happening, of_table, firing), 'A'
+    from storage_cleanup.place join pg_class on oid = of_table
+    cross join (values (1, 'place_written', 'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW'),
+                       (2, 'place_truncated', 'AFTER TRUNCATE', 'FOR EACH STATEMENT')) as wanted (number, name, happening, firing)
 $$;
 
 -- What is wrong with each trigger: 'missing', 'different'; null when nothing is.
@@ -722,91 +964,21 @@ as $$
              or tgenabled::text <> enabled then 'different' end
     from storage_cleanup.wanted_triggers() as wanted
     left join pg_trigger on tgrelid = wanted.of_table and tgname = wanted.name and not tgisinternal
-    order by wanted.place
+    order by wanted.place, wanted.of_table
 $$;
 
 -- Makes one trigger. Whatever happened while it was away is looked for afterwards.
-create or replace function storage_cleanup.make_trigger(wanted text) returns void
+create or replace function storage_cleanup.make_trigger(on_table regclass, wanted text) returns void
 language plpgsql set search_path = ''
 as $$
 declare
     made record;
 begin
-    select * into strict made from storage_cleanup.wanted_triggers() where name = wanted;
+    select * into strict made from storage_cleanup.wanted_triggers() where of_table = on_table and name = wanted;
     execute format('create or replace trigger %I %s', made.name, made.definition);
-    if made.enabled = 'R' then
-        execute format('alter table %s enable replica trigger %I', made.of_table, made.name);
+    if made.enabled <> 'O' then
+        execute format('alter table %s enable %s trigger %I', made.of_table, case made.enabled when 'R' then 'replica' else 'always' end, made.name);
     end if;
-    update storage_cleanup.first_look set fingerprint = null, done_at = null;
-end $$;
-
--- The first look at what was there before the triggers, so many blocks of a table at a time; false when there is no more.
--- The assets come first, so that what they save is no candidate.
--- `compare` does the same for all at once, which would hold up an application that writes one of the rows meanwhile. It only
--- adds: what a row said that is being changed just now does no harm, and the next comparison takes it away.
-create or replace function storage_cleanup.look_at_slice(blocks integer) returns boolean
-language plpgsql set search_path = ''
-as $$
-#variable_conflict use_variable
-declare
-    now_like constant text := storage_cleanup.fingerprint();
-    reasons  constant text := (select string_agg(sentence, '; ') from storage_cleanup.distrust() where code <> 'changed');
-    look     storage_cleanup.first_look;
-    first    tid;
-    beyond   tid;
-    jobs     uuid[];
-    assets   text[];
-begin
-    if reasons is not null then
-        raise exception using errcode = 'object_not_in_prerequisite_state', message = reasons;
-    end if;
-    update storage_cleanup.first_look set of_table = default, block = default, fingerprint = now_like, done_at = null
-    where fingerprint is distinct from now_like or done_at is not null;
-    select * into look from storage_cleanup.first_look;
-    first := format('(%s,0)', look.block);
-    beyond := format('(%s,0)', look.block + blocks);
-
-    if look.of_table = 'render_jobs' then
-        perform storage_cleanup.note_holders(array_agg(job.id), array_agg(storage_cleanup.read_part(job.output_url)), 'add')
-        from public.render_jobs as job where job.ctid >= first and job.ctid < beyond and job.output_url is not null;
-        insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
-        select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url)
-        from (select job.id, job.output_url, job.created_at from public.render_jobs as job
-              where job.ctid >= first and job.ctid < beyond and job.status = 'completed') as job
-        where true
-          and not exists (select from storage_cleanup.mention where mention.id = job.id)
-          and not exists (select from storage_cleanup.candidate where job_id = job.id)
-          and not exists (select from storage_cleanup.deletion where job_id = job.id and state <> 'released')
-        order by id
-        on conflict do nothing;
-    else
-        perform storage_cleanup.note_assets(
-            array_agg(storage_cleanup.source(asset.tableoid, asset.id::text)), array_agg(to_jsonb(asset.*)), 'add', false)
-        from public.user_assets as asset where asset.ctid >= first and asset.ctid < beyond;
-    end if;
-
-    if (look.block + blocks) * current_setting('block_size')::bigint < pg_relation_size(('public.' || look.of_table)::regclass) then
-        update storage_cleanup.first_look set block = look.block + blocks;
-        return true;
-    elsif look.of_table = 'user_assets' then
-        update storage_cleanup.first_look set of_table = 'render_jobs', block = 0;
-        return true;
-    end if;
-
-    -- A row may have moved to a block that was looked at before. If it didn't change in what is read, its trigger noted nothing.
-    jobs := array(select storage_cleanup.differing_jobs());
-    for i in 1 .. cardinality(jobs) by 5000 loop
-        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
-        from storage_cleanup.job() where id = any (jobs[i : i + 4999]);
-    end loop;
-    assets := array(select storage_cleanup.differing_assets());
-    for i in 1 .. cardinality(assets) by 5000 loop
-        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'add', false)
-        from storage_cleanup.asset() where source = any (assets[i : i + 4999]);
-    end loop;
-    update storage_cleanup.first_look set done_at = clock_timestamp();
-    update storage_cleanup.comparison set last_at = clock_timestamp(), fingerprint = now_like;
-    return false;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -888,6 +1060,8 @@ language plpgsql
 as $$
 begin
     if mode = 'new' and exists (select from storage_cleanup.holder where job_id = any (jobs)) then
+        -- Of jobs that were there before. A comparison may just be forgetting that.
+        perform from storage_cleanup.holder where job_id = any (jobs) for key share;
         mode := 'change';
     end if;
     with wanted as materialized (
@@ -1112,6 +1286,9 @@ declare
 begin
     if mode = 'new' and exists (select from storage_cleanup.mention where source = any (sources)
                                 union all select from storage_cleanup.reference where source = any (sources)) then
+        -- Of rows that were there before. A comparison may just be forgetting that.
+        perform from storage_cleanup.mention where source = any (sources) for key share;
+        perform from storage_cleanup.reference where source = any (sources) for key share;
         mode := 'change';
     end if;
     if mode = 'change' then
@@ -1194,6 +1371,15 @@ begin
     select array(select id from mentioned), array(select object from needed) into jobs, objects;
     perform storage_cleanup.let_go(jobs, objects);
 end $$;
+
+-- Forgets what all rows of a table meant.
+create or replace function storage_cleanup.forget_table(of_table oid) returns void
+language sql
+as $$
+    select storage_cleanup.forget_assets(array(
+        select source from storage_cleanup.mention where starts_with(source, of_table || ':')
+        union select source from storage_cleanup.reference where starts_with(source, of_table || ':')))
+$$;
 
 -- Which of these jobs are saved? The only definition of it. What is noted, and beside it a look of its own into the assets.
 create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid
@@ -1290,7 +1476,7 @@ begin
         end if;
     end if;
     if sources is not null then
-        perform storage_cleanup.note_assets(sources, assets, case tg_op when 'INSERT' then 'new' else 'change' end, true);
+        perform storage_cleanup.note_assets(sources, assets, case when tg_op = 'INSERT' or gone <> '{}' then 'new' else 'change' end, true);
     end if;
     return null;
 end $$;
@@ -1305,9 +1491,7 @@ begin
             select storage_cleanup.source(tg_relid, former.id::text) from old_rows as former
             where not exists (select from public.user_assets as asset where asset.id = former.id)));
     else
-        perform storage_cleanup.forget_assets(array(
-            select source from storage_cleanup.mention where starts_with(source, tg_relid || ':')
-            union select source from storage_cleanup.reference where starts_with(source, tg_relid || ':')));
+        perform storage_cleanup.forget_table(tg_relid);
     end if;
     return null;
 end $$;
@@ -1325,7 +1509,7 @@ begin
     if tg_op <> 'DELETE' then
         perform storage_cleanup.note_assets(array[storage_cleanup.source(tg_relid, new.id::text)],
                                             array[coalesce((select to_jsonb(asset.*) from public.user_assets as asset where asset.id = new.id), to_jsonb(new))],
-                                            case tg_op when 'INSERT' then 'new' else 'change' end, true);
+                                            case when tg_op = 'UPDATE' and new.id = old.id then 'change' else 'new' end, true);
     end if;
     return null;
 end $$;
@@ -1446,131 +1630,302 @@ language sql stable security definer set search_path = ''
 as $$
     select md5(string_agg(part, ' ' order by part))
     from (select format('trigger %s %s %s', oid, xmin, tgenabled) as part from pg_trigger
-          where tgrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and tgname like 'storage\_cleanup\_%'
+          where tgrelid in (select storage_cleanup.guarded()) and tgname like 'storage\_cleanup\_%'
           union all
-          select format('table %s %s %s %s', oid, relfilenode, relrowsecurity, relforcerowsecurity) from pg_class where oid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
+          select format('table %s %s %s %s', oid, relfilenode, relrowsecurity, relforcerowsecurity) from pg_class where oid in (select storage_cleanup.guarded())
           union all
           select format('column %s %s %s %s', attrelid, attname, atttypid, attisdropped) from pg_attribute
-          where attrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass) and attnum > 0
+          where attrelid in (select storage_cleanup.guarded()) and attnum > 0
           union all
           select format('function %s', md5(pg_get_functiondef(oid))) from pg_proc
           where pronamespace = 'storage_cleanup'::regnamespace
-            and proname in ('object_key', 'percent_decoded', 'readings', 'paths_in', 'read_part', 'all_of', 'hash', 'bare', 'job_ids_in', 'said_by', 'meant_in', 'meant_by')
+            and proname in ('object_key', 'percent_decoded', 'readings', 'paths_in', 'read_part', 'all_of', 'hash', 'bare', 'job_ids_in', 'said_by', 'meant_in', 'meant_by', 'row_key', 'read_of')
           union all
           select format('child %s %s', inhrelid, inhparent) from pg_inherits
-          where inhparent in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)
-             or inhrelid in ('public.render_jobs'::regclass, 'public.user_assets'::regclass)) as parts
+          where inhparent in (select storage_cleanup.guarded()) or inhrelid in (select storage_cleanup.guarded())
+          union all
+          select format('place %s %s %s', of_table::oid, columns, key) from storage_cleanup.place) as parts
 $$;
 
--- The assets and jobs of which something else is noted than they say. Most often there are none.
-create or replace function storage_cleanup.differing_assets() returns setof text
-language sql stable security definer set search_path = '' set work_mem = '64MB'
+-- What is noted of these rows and isn't so (`is_surplus`), and what is so and isn't noted. Most often nothing.
+create or replace function storage_cleanup.differing_among(sources text[], rows jsonb[]) returns table (source text, is_surplus boolean)
+language sql stable set search_path = '' set work_mem = '64MB'
 as $$
-    select distinct source
-    from (select array_agg(source) as sources, array_agg(fields) as assets
-          from (select *, row_number() over () / 2000 as slice from storage_cleanup.asset()) as asset
-          group by slice) as slices
-    cross join lateral (
-        ((select source, job::text, is_save from storage_cleanup.said_by(sources, assets))
-         except (select source, id::text, is_save from storage_cleanup.mention where source = any (sources)))
+    with said as materialized (select each.source, job::text as what, is_save from storage_cleanup.said_by(sources, rows) as each
+                               union all select each.source, object::text, null from storage_cleanup.meant_by(sources, rows) as each),
+    noted as materialized (
+        select known.source, id::text, is_save from storage_cleanup.mention as known where known.source = any (sources)
         union all
-        ((select source, id::text, is_save from storage_cleanup.mention where source = any (sources))
-         except (select source, job::text, is_save from storage_cleanup.said_by(sources, assets)))
-        union all
-        ((select source, object::text, null::boolean from storage_cleanup.meant_by(sources, assets))
-         except (select source, object::text, null::boolean from storage_cleanup.reference where source = any (sources) and job_id is null))
-        union all
-        ((select source, object::text, null::boolean from storage_cleanup.reference where source = any (sources) and job_id is null)
-         except (select source, object::text, null::boolean from storage_cleanup.meant_by(sources, assets)))) as differing
+        select known.source, object::text, null from storage_cleanup.reference as known where known.source = any (sources) and job_id is null)
+    select source, false from (table said except table noted) as lacking
+    union
+    select source, true from (table noted except table said) as surplus
 $$;
 
-create or replace function storage_cleanup.differing_jobs() returns setof uuid
-language sql stable security definer set search_path = '' set work_mem = '64MB'
-as $$
-    select distinct job_id
-    from (select coalesce(wanted.job_id, holder.job_id) as job_id
-          from (select distinct id as job_id, storage_cleanup.hash(unnest(storage_cleanup.readings(storage_cleanup.read_part(output_url)))) as object
-                from storage_cleanup.job()) as wanted
-          full join storage_cleanup.holder using (job_id, object)
-          where wanted.job_id is null or holder.job_id is null) as differing
-$$;
-
--- Compares what is noted with everything that there is: what the triggers missed (they were off, or a table was truncated)
--- is noted now. Returns how many jobs it found. Nobody has seen these complete; `seen_at` is the earliest from which their
--- age may count. Of rows that somebody holds, and may be writing, nothing is taken away: that is left to their own trigger.
--- But what they say is noted, for whoever holds them may leave them as they are.
-create or replace function storage_cleanup.compare(seen_at timestamptz) returns bigint
-language plpgsql security definer set search_path = '' set work_mem = '64MB'
+-- Notes what these rows of a table say, as far as something else is noted. Of a row that somebody holds, and may be writing,
+-- nothing is taken away: that is left to its own trigger. But what it says is noted, for whoever holds it may leave it as it is.
+create or replace function storage_cleanup.compare_sources(of_table oid, sources text[], rows jsonb[]) returns void
+language plpgsql set search_path = ''
 as $$
 #variable_conflict use_variable
 declare
-    now_like  constant text := storage_cleanup.fingerprint();
-    of_assets constant oid := 'public.user_assets'::regclass;
     differing text[];
-    jobs      uuid[];
-    objects   bigint[];
-    found     bigint;
+    surplus   text[];
 begin
-    perform storage_cleanup.forget_jobs(array(
-        select distinct job_id from storage_cleanup.holder where not exists (select from storage_cleanup.job() where id = job_id)));
-    jobs := array(select storage_cleanup.differing_jobs());
-    for i in 1 .. cardinality(jobs) by 5000 loop
-        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'change')
-        from (select job.id, job.output_url::text from public.render_jobs as job
-              where job.id = any (jobs[i : i + 4999]) for share skip locked) as job;
-        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
-        from storage_cleanup.job() where id = any (jobs[i : i + 4999]);
-    end loop;
-
-    -- In one statement: an asset that is inserted again after the look, with the same id, keeps what it says then.
-    with noted as materialized (
-        select source from storage_cleanup.mention union select source from storage_cleanup.reference
-    ),
-    gone as materialized (
-        select source from noted
-        where starts_with(source, of_assets || ':')
-          and source not in (select asset.source from storage_cleanup.asset() as asset)
-    ),
-    unsaid as (delete from storage_cleanup.mention where source in (select source from gone) returning id),
-    unneeded as (delete from storage_cleanup.reference where source in (select source from gone) returning object)
-    select array(select id from unsaid), array(select object from unneeded) into jobs, objects;
-    perform storage_cleanup.let_go(jobs, objects);
-    differing := array(select storage_cleanup.differing_assets());
-    for i in 1 .. cardinality(differing) by 5000 loop
-        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'change', false)
-        from (select storage_cleanup.source(of_assets, asset.id::text) as source, to_jsonb(asset.*) as fields from public.user_assets as asset
-              where storage_cleanup.source(of_assets, asset.id::text) = any (differing[i : i + 4999]) for share skip locked) as asset;
-        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'add', false)
-        from storage_cleanup.asset() where source = any (differing[i : i + 4999]);
-    end loop;
+    select array_agg(distinct found.source), array_agg(distinct found.source) filter (where is_surplus) into differing, surplus
+    from storage_cleanup.differing_among(sources, rows) as found;
+    if surplus is not null then
+        perform storage_cleanup.note_assets(array_agg(stored.source), array_agg(stored.fields), 'change', false)
+        from storage_cleanup.rows_of(of_table, storage_cleanup.lock_rows(of_table, surplus)) as stored having count(*) > 0;
+    end if;
+    if differing is not null then
+        perform storage_cleanup.note_assets(array_agg(stored.source), array_agg(stored.fields), 'add', false)
+        from storage_cleanup.rows_of(of_table, differing) as stored having count(*) > 0;
+    end if;
     insert into storage_cleanup.reference (source, object, job_id)
-    select distinct source, object, job_id from storage_cleanup.mention join storage_cleanup.holder on job_id = id
-    where not exists (select from storage_cleanup.reference as known
+    select distinct mention.source, object, job_id from storage_cleanup.mention join storage_cleanup.holder on job_id = id
+    where mention.source = any (sources)
+      and not exists (select from storage_cleanup.reference as known
                       where known.source = mention.source and known.object = holder.object and known.job_id = holder.job_id);
+end $$;
 
+-- The same for jobs. Nobody has seen those complete that are found here; their age counts from now, but in the first look.
+create or replace function storage_cleanup.compare_jobs(jobs uuid[], is_first boolean) returns bigint
+language plpgsql set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+    seen_at constant timestamptz := case when is_first then 'epoch' else clock_timestamp() end;
+    lacking uuid[];
+    surplus uuid[];
+    missed  bigint;
+begin
+    with wanted as materialized (
+        select distinct id, storage_cleanup.hash(unnest(storage_cleanup.readings(storage_cleanup.read_part(output_url))))
+        from storage_cleanup.job() where id = any (jobs)
+    ),
+    known as materialized (select job_id, object from storage_cleanup.holder where job_id = any (jobs))
+    select array(select id from (table wanted except table known) as each),
+           array(select job_id from (table known except table wanted) as each)
+    into lacking, surplus;
+    if surplus <> '{}' then
+        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'change')
+        from (select job.id, job.output_url::text from public.render_jobs as job where job.id = any (surplus) for share skip locked) as job;
+    end if;
+    if lacking <> '{}' or surplus <> '{}' then
+        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
+        from storage_cleanup.job() where id = any (lacking || surplus);
+    end if;
     insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
     select id, greatest(created, seen_at), greatest(created, seen_at), storage_cleanup.has_file(output_url)
     from storage_cleanup.job() as job, storage_cleanup.created(created_at) as created
-    where status = 'completed'
+    where id = any (jobs) and status = 'completed'
       and not exists (select from storage_cleanup.mention where mention.id = job.id)
       and not exists (select from storage_cleanup.candidate where job_id = job.id)
       and not exists (select from storage_cleanup.deletion where job_id = job.id and state <> 'released')
+    order by id
     on conflict do nothing;
-    get diagnostics found = row_count;
-    update storage_cleanup.comparison set last_at = clock_timestamp(), fingerprint = now_like;
-    return found;
+    get diagnostics missed = row_count;
+    return missed;
 end $$;
 
--- Compares once a day, and whenever the triggers or the tables have changed; NULL when it isn't time.
-create or replace function storage_cleanup.compare_if_due() returns bigint
+-- Which of these rows are gone, or of a table that is no longer protected?
+create or replace function storage_cleanup.gone_among(sources text[]) returns setof text
+language sql stable set search_path = ''
+as $$
+    select unnest(sources)
+    except
+    select stored.source
+    from (select split_part(source, ':', 1)::oid as of_table, array_agg(source) as sources from unnest(sources) as source group by 1) as each
+    cross join lateral storage_cleanup.rows_of(each.of_table, each.sources) as stored
+$$;
+
+-- Forgets what is noted of rows that are gone. The notes are locked first, and then there is a look in a statement of its own:
+-- who puts a row back under the same id relies on what is noted of it, and holds that (note_assets).
+create or replace function storage_cleanup.forget_gone(sources text[]) returns void
+language plpgsql set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+    gone   text[] := array(select storage_cleanup.gone_among(sources));
+    locked text[];
+begin
+    if gone = '{}' then
+        return;
+    end if;
+    locked := array(
+        with held as materialized (
+            select mention.source, mention.ctid from storage_cleanup.mention where mention.source = any (gone) for update skip locked
+        ),
+        needed as materialized (
+            select reference.source, reference.ctid from storage_cleanup.reference where reference.source = any (gone) for update skip locked
+        )
+        select each.source from unnest(gone) as each (source)
+        where not exists (select from storage_cleanup.mention
+                          where mention.source = each.source and mention.ctid not in (select held.ctid from held))
+          and not exists (select from storage_cleanup.reference
+                          where reference.source = each.source and reference.ctid not in (select needed.ctid from needed)));
+    perform storage_cleanup.forget_assets(array(select storage_cleanup.gone_among(locked)));
+end $$;
+
+create or replace function storage_cleanup.forget_gone_jobs(jobs uuid[]) returns void
+language plpgsql set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+    gone   uuid[] := array(select each.id from unnest(jobs) as each (id) where not exists (select from storage_cleanup.job() as job where job.id = each.id));
+    locked uuid[];
+begin
+    if gone = '{}' then
+        return;
+    end if;
+    locked := array(
+        with held as materialized (
+            select holder.job_id, holder.ctid from storage_cleanup.holder where holder.job_id = any (gone) for update skip locked
+        )
+        select each.id from unnest(gone) as each (id)
+        where not exists (select from storage_cleanup.holder where holder.job_id = each.id and holder.ctid not in (select held.ctid from held)));
+    perform storage_cleanup.forget_jobs(locked);
+end $$;
+
+-- The steps of a comparison. The tables come by blocks, the assets before the jobs, so that what they save is no candidate;
+-- then what was written meanwhile, and may have moved to where the comparison had been; then what is noted and gone.
+create or replace function storage_cleanup.comparison_steps() returns table (step bigint, what text, of_table regclass, columns text[], key text[])
+language sql stable set search_path = ''
+as $$
+    select row_number() over (order by what like 'gone%', what, key is null, of_table), what, of_table, columns, key
+    from (select 'by blocks' as what, of_table, columns, key from storage_cleanup.sources()
+          union all
+          select 'by blocks', 'public.render_jobs', null, null
+          union all
+          select 'moved', of_table, columns, key from storage_cleanup.sources()
+          union all
+          select 'moved', 'public.render_jobs', null, null
+          union all
+          select what, null, null, null from unnest(array['gone jobs', 'gone sources']) as what) as each
+$$;
+
+-- Does a part of a step; returns where it goes on, NULL when it is through, and how many jobs were found.
+create or replace function storage_cleanup.compare_part(
+    work storage_cleanup.comparison, blocks integer, out next_block bigint, out next_after text, out missed bigint)
+language plpgsql set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+    part    record;
+    chosen  text;
+    sources text[];
+    rows    jsonb[];
+    jobs    uuid[];
+begin
+    missed := 0;
+    select * into part from storage_cleanup.comparison_steps() as each where each.step = work.step;
+    if part.of_table is not null then
+        chosen := format(case part.what when 'moved' then 'from %s as each where age(each.xmin) <= age(%L::xid)'
+                                        else 'from %s as each where each.ctid >= ''(%3$s,0)'' and each.ctid < ''(%4$s,0)''' end,
+                         part.of_table, work.began_in::xid, work.block, work.block + blocks);
+        if part.key is null then
+            execute 'select array_agg(each.id) ' || chosen into jobs;
+            missed := storage_cleanup.compare_jobs(coalesce(jobs, '{}'), work.last_at is null);
+        else
+            execute 'select array_agg(storage_cleanup.source($1, storage_cleanup.row_key(fields, $2))), array_agg(storage_cleanup.read_of(fields, $3))
+                     from (select to_jsonb(each.*) as fields ' || chosen || ') as each'
+            into sources, rows using part.of_table::oid, part.key, part.columns;
+            perform storage_cleanup.compare_sources(part.of_table, sources, rows);
+        end if;
+        if part.what <> 'moved' and (work.block + blocks) * current_setting('block_size')::bigint < pg_relation_size(part.of_table) then
+            next_block := work.block + blocks;
+        end if;
+    elsif part.what = 'gone jobs' then
+        jobs := array(select distinct job_id from storage_cleanup.holder
+                      where job_id > coalesce(nullif(work.after, ''), '00000000-0000-0000-0000-000000000000')::uuid order by job_id limit 5000);
+        perform storage_cleanup.forget_gone_jobs(jobs);
+        next_after := jobs[cardinality(jobs)];
+    else
+        sources := array(
+            select each.source
+            from ((select distinct mention.source from storage_cleanup.mention where mention.source > work.after order by source limit 5000)
+                  union
+                  (select distinct reference.source from storage_cleanup.reference where reference.source > work.after order by source limit 5000)) as each
+            order by each.source limit 5000);
+        perform storage_cleanup.forget_gone(sources);
+        next_after := sources[cardinality(sources)];
+    end if;
+end $$;
+
+-- Goes on with the comparison for about half a second, or begins one: what the triggers missed (they were off, or a table was
+-- truncated) is noted now. Returns whether it is through, how many jobs it has found, and whether somebody is in the way; no row
+-- while somebody else is at it. It waits for nobody for long: a transaction that waits for it as well would be a deadlock's victim.
+create or replace function storage_cleanup.compare_slice(blocks integer default 64) returns table (is_done boolean, jobs bigint, is_held_up boolean)
+language plpgsql security definer set search_path = '' set enable_seqscan = off set lock_timeout = '200ms'
+as $$
+#variable_conflict use_variable
+declare
+    now_like constant text := storage_cleanup.fingerprint();
+    until    constant timestamptz := clock_timestamp() + interval '500 milliseconds';
+    steps    constant bigint := (select count(*) from storage_cleanup.comparison_steps());
+    work     storage_cleanup.comparison;
+    part     record;
+begin
+    select * into work from storage_cleanup.comparison for update skip locked;
+    if work is null then
+        return;
+    end if;
+    if work.at_work_on is distinct from now_like then
+        work.at_work_on := now_like;
+        work.began_in := pg_snapshot_xmin(pg_current_snapshot());
+        work.step := 1;
+        work.block := 0;
+        work.after := '';
+        work.found := 0;
+    end if;
+    is_held_up := false;
+    while work.step <= steps loop
+        begin
+            select * into part from storage_cleanup.compare_part(work, blocks);
+        exception when lock_not_available then
+            is_held_up := true;
+            exit;
+        end;
+        work.found := work.found + part.missed;
+        work.step := work.step + case when coalesce(part.next_block::text, part.next_after) is null then 1 else 0 end;
+        work.block := coalesce(part.next_block, 0);
+        work.after := coalesce(part.next_after, '');
+        exit when clock_timestamp() >= until or blocks = 1;
+    end loop;
+    is_done := work.step > steps;
+    jobs := case when work.last_at is null then 0 else work.found end;
+    if is_done then
+        work.last_at := clock_timestamp();
+        work.fingerprint := now_like;
+        work.at_work_on := null;
+    end if;
+    update storage_cleanup.comparison
+    set last_at = work.last_at, fingerprint = work.fingerprint, at_work_on = work.at_work_on, began_in = work.began_in, step = work.step,
+        block = work.block, after = work.after, found = work.found;
+    return next;
+end $$;
+
+-- Whether it is time: once a day, whenever the triggers or the tables have changed, and until one that was begun is through.
+create or replace function storage_cleanup.comparison_is_due() returns boolean
+language sql stable security definer set search_path = ''
+as $$
+    select last_at is null or last_at < now() - interval '1 day' or at_work_on is not null
+           or fingerprint is distinct from storage_cleanup.fingerprint()
+    from storage_cleanup.comparison
+$$;
+
+-- Goes on with it when it is time. Once a day, what lies in Storage is remembered, too.
+create or replace function storage_cleanup.compare_if_due() returns table (is_done boolean, jobs bigint, is_held_up boolean)
 language plpgsql security definer set search_path = ''
 as $$
 begin
     if not exists (select from storage_cleanup.usage where day = (now() at time zone 'UTC')::date) then
         perform storage_cleanup.remember_usage();
     end if;
-    return (select storage_cleanup.compare(now()) from storage_cleanup.comparison
-            where last_at is null or last_at < now() - interval '1 day' or fingerprint is distinct from storage_cleanup.fingerprint());
+    if storage_cleanup.comparison_is_due() then
+        return query select * from storage_cleanup.compare_slice();
+    end if;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -1596,6 +1951,8 @@ as $$
     from storage_cleanup.index_state() where fault is not null
     union all
     select code, sentence from storage_cleanup.unsuitable()
+    union all
+    select code, sentence from storage_cleanup.unfit_places()
     union all
     select 'installing', 'an installation is at work, or was interrupted: wait for it, or run it again'
     from storage_cleanup.gate where opens_at > now()
@@ -2726,6 +3083,55 @@ as $$
 $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- functions/columns.sql
+
+-- The search for columns that nobody has told us of.
+
+-- Columns that seem to hold paths of objects, but for those that are protected anyway and those of `known`
+-- ('schema.table.column'). The first and the last rows of each table are looked at; only names leave the database.
+create or replace function storage_cleanup.columns_with_paths(known text[]) returns setof text
+language plpgsql stable security definer set search_path = ''
+as $$
+declare
+    each     record;
+    is_found boolean;
+begin
+    for each in
+        select attrelid::regclass as of_table, attname, format('%I.%I.%I', nspname, relname, attname) as name,
+               greatest(0, pg_relation_size(attrelid) / current_setting('block_size')::bigint - 25) as last_blocks
+        from pg_attribute join pg_class on pg_class.oid = attrelid join pg_namespace on pg_namespace.oid = relnamespace
+        where relkind = 'r' and relpersistence <> 't' and attnum > 0 and not attisdropped
+          and nspname not in ('storage', 'storage_cleanup', 'auth', 'vault', 'cron', 'net', 'information_schema') and nspname not like 'pg\_%'
+          and atttypid in ('text'::regtype, 'varchar'::regtype, 'json'::regtype, 'jsonb'::regtype, 'text[]'::regtype, 'varchar[]'::regtype)
+          and attrelid <> 'public.user_assets'::regclass
+          and not (attrelid = 'public.render_jobs'::regclass and attname = 'output_url')
+          and not exists (select from storage_cleanup.place where of_table = attrelid and attname = any (columns))
+        order by name
+    loop
+        continue when exists (
+            select from unnest(known) as given where given = each.name
+               or array_to_string(parse_ident(given), '.') = array_to_string(parse_ident(each.name), '.'));
+        begin
+            execute format(
+                'select exists (
+                     select from ((select %1$I::text as value from %2$s limit 200)
+                                  union all (select %1$I::text from %2$s where ctid >= ''(%3$s,0)'' limit 200)) as sample
+                     where value ~ ''/storage/v1/(object|render|s3)/''
+                        or value ~ ''/|[.][A-Za-z0-9]'' and exists (
+                            select from unnest(storage_cleanup.readings(left(value, 2000))) as key cross join storage.buckets as bucket
+                            join storage.objects as stored on stored.bucket_id = bucket.id
+                             and stored.name = substr(key, position(''/'' in key) + 1) and split_part(key, ''/'', 1) in (''*'', bucket.id)))',
+                each.attname, each.of_table, each.last_blocks) into is_found;
+        exception when insufficient_privilege then
+            is_found := false;
+        end;
+        if is_found then
+            return next each.name;
+        end if;
+    end loop;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- worker.sql
 
 -- The worker: may call the functions above that a cycle and health need, and read its own tables. Give it a password with
@@ -2746,8 +3152,8 @@ as $$
     where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
         'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'start_run', 'due', 'park', 'set_aside', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
-        'compare_if_due', 'prune', 'judge_saved', 'most_saved', 'first_run_facts', 'finish_run', 'stored', 'orphans', 'completed',
-        'assets', 'integrity', 'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'is_alive'])
+        'compare_if_due', 'unprotected_among', 'prune', 'judge_saved', 'most_saved', 'first_run_facts', 'finish_run', 'stored', 'orphans', 'completed',
+        'assets', 'integrity', 'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'columns_with_paths', 'is_alive'])
 $$;
 
 revoke all on all tables in schema storage_cleanup from public;
@@ -2825,15 +3231,17 @@ end $$;
 -- triggers.sql
 
 -- The triggers on the application's tables, as far as something is wrong with them.
-select storage_cleanup.make_trigger(name) from storage_cleanup.trigger_state() where fault is not null;
+select storage_cleanup.make_trigger(of_table, name) from storage_cleanup.trigger_state() where fault is not null;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- first_look.sql
 
 -- What is there already, and what the triggers missed while they were away.
-select storage_cleanup.compare('epoch') from storage_cleanup.first_look where done_at is null;
-update storage_cleanup.first_look set done_at = clock_timestamp() where done_at is null;
-select storage_cleanup.compare_if_due();
+do $$
+begin
+    while (select not is_done from storage_cleanup.compare_if_due()) loop
+    end loop;
+end $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- gate_open.sql

@@ -12,12 +12,17 @@ _ABOUT = "select format('%s as %s, PostgreSQL %s', current_database(), current_u
 _STATE = """
 select format('index %s', name), fault from storage_cleanup.index_state()
 union all
-select format('trigger %s', name), fault from storage_cleanup.trigger_state()
+select format('trigger %s', name), fault from storage_cleanup.trigger_state() where place <= 10
+union all
+select format('columns %s of %s', array_to_string(columns, ', '), of_table),
+       (select string_agg(distinct fault, ', ') from storage_cleanup.trigger_state() as trigger
+        where trigger.place > 10 and trigger.of_table = known.of_table)
+from storage_cleanup.place as known
 union all
 select 'bucket storage-cleanup', case when not exists (select from storage.buckets where id = 'storage-cleanup')
                                then 'missing' end
 union all
-select 'first look', case when done_at is null then 'not done' end from storage_cleanup.first_look
+select 'first look', case when last_at is null then 'not done' end from storage_cleanup.comparison
 union all
 select format('preflight (%s)', code), sentence from storage_cleanup.distrust() where code not in ('guard', 'index')
 """

@@ -19,8 +19,8 @@ begin
     for leftover in        -- triggers and indexes on the application's tables
         select format('drop trigger if exists %I on %s', tgname, tgrelid::regclass) as command
         from pg_trigger
-        where not tgisinternal and tgname like 'storage\_cleanup\_%'
-          and tgrelid in (to_regclass('public.user_assets'), to_regclass('public.render_jobs'))
+        join pg_proc on pg_proc.oid = tgfoid
+        where not tgisinternal and tgname like 'storage\_cleanup\_%' and pronamespace = to_regnamespace('storage_cleanup')
         union all
         select format('drop index if exists %s', indexrelid::regclass)
         from pg_index join pg_class on pg_class.oid = indexrelid

@@ -72,7 +72,7 @@ begin
         end if;
     end if;
     if sources is not null then
-        perform storage_cleanup.note_assets(sources, assets, case tg_op when 'INSERT' then 'new' else 'change' end, true);
+        perform storage_cleanup.note_assets(sources, assets, case when tg_op = 'INSERT' or gone <> '{}' then 'new' else 'change' end, true);
     end if;
     return null;
 end $$;
@@ -87,9 +87,7 @@ begin
             select storage_cleanup.source(tg_relid, former.id::text) from old_rows as former
             where not exists (select from public.user_assets as asset where asset.id = former.id)));
     else
-        perform storage_cleanup.forget_assets(array(
-            select source from storage_cleanup.mention where starts_with(source, tg_relid || ':')
-            union select source from storage_cleanup.reference where starts_with(source, tg_relid || ':')));
+        perform storage_cleanup.forget_table(tg_relid);
     end if;
     return null;
 end $$;
@@ -107,7 +105,7 @@ begin
     if tg_op <> 'DELETE' then
         perform storage_cleanup.note_assets(array[storage_cleanup.source(tg_relid, new.id::text)],
                                             array[coalesce((select to_jsonb(asset.*) from public.user_assets as asset where asset.id = new.id), to_jsonb(new))],
-                                            case tg_op when 'INSERT' then 'new' else 'change' end, true);
+                                            case when tg_op = 'UPDATE' and new.id = old.id then 'change' else 'new' end, true);
     end if;
     return null;
 end $$;

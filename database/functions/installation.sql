@@ -54,6 +54,11 @@ as $$
         (9, 'asset_truncated', 'public.user_assets', 'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'assets_gone', 'O'),
         (10, 'asset_applied', 'public.user_assets', 'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'asset_applied', 'R'))
         as wanted (place, name, of_table, happening, firing, function, enabled)
+    union all
+    select 10 + number, 'storage_cleanup_' || name, of_table, format('%s ON %s %s EXECUTE FUNCTION storage_cleanup.place_written()', happening, of_table, firing), 'A'
+    from storage_cleanup.place join pg_class on oid = of_table
+    cross join (values (1, 'place_written', 'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW'),
+                       (2, 'place_truncated', 'AFTER TRUNCATE', 'FOR EACH STATEMENT')) as wanted (number, name, happening, firing)
 $$;
 
 -- What is wrong with each trigger: 'missing', 'different'; null when nothing is.
@@ -66,89 +71,19 @@ as $$
              or tgenabled::text <> enabled then 'different' end
     from storage_cleanup.wanted_triggers() as wanted
     left join pg_trigger on tgrelid = wanted.of_table and tgname = wanted.name and not tgisinternal
-    order by wanted.place
+    order by wanted.place, wanted.of_table
 $$;
 
 -- Makes one trigger. Whatever happened while it was away is looked for afterwards.
-create or replace function storage_cleanup.make_trigger(wanted text) returns void
+create or replace function storage_cleanup.make_trigger(on_table regclass, wanted text) returns void
 language plpgsql set search_path = ''
 as $$
 declare
     made record;
 begin
-    select * into strict made from storage_cleanup.wanted_triggers() where name = wanted;
+    select * into strict made from storage_cleanup.wanted_triggers() where of_table = on_table and name = wanted;
     execute format('create or replace trigger %I %s', made.name, made.definition);
-    if made.enabled = 'R' then
-        execute format('alter table %s enable replica trigger %I', made.of_table, made.name);
+    if made.enabled <> 'O' then
+        execute format('alter table %s enable %s trigger %I', made.of_table, case made.enabled when 'R' then 'replica' else 'always' end, made.name);
     end if;
-    update storage_cleanup.first_look set fingerprint = null, done_at = null;
-end $$;
-
--- The first look at what was there before the triggers, so many blocks of a table at a time; false when there is no more.
--- The assets come first, so that what they save is no candidate.
--- `compare` does the same for all at once, which would hold up an application that writes one of the rows meanwhile. It only
--- adds: what a row said that is being changed just now does no harm, and the next comparison takes it away.
-create or replace function storage_cleanup.look_at_slice(blocks integer) returns boolean
-language plpgsql set search_path = ''
-as $$
-#variable_conflict use_variable
-declare
-    now_like constant text := storage_cleanup.fingerprint();
-    reasons  constant text := (select string_agg(sentence, '; ') from storage_cleanup.distrust() where code <> 'changed');
-    look     storage_cleanup.first_look;
-    first    tid;
-    beyond   tid;
-    jobs     uuid[];
-    assets   text[];
-begin
-    if reasons is not null then
-        raise exception using errcode = 'object_not_in_prerequisite_state', message = reasons;
-    end if;
-    update storage_cleanup.first_look set of_table = default, block = default, fingerprint = now_like, done_at = null
-    where fingerprint is distinct from now_like or done_at is not null;
-    select * into look from storage_cleanup.first_look;
-    first := format('(%s,0)', look.block);
-    beyond := format('(%s,0)', look.block + blocks);
-
-    if look.of_table = 'render_jobs' then
-        perform storage_cleanup.note_holders(array_agg(job.id), array_agg(storage_cleanup.read_part(job.output_url)), 'add')
-        from public.render_jobs as job where job.ctid >= first and job.ctid < beyond and job.output_url is not null;
-        insert into storage_cleanup.candidate (job_id, since, completed_at, has_file)
-        select id, storage_cleanup.created(created_at), storage_cleanup.created(created_at), storage_cleanup.has_file(output_url)
-        from (select job.id, job.output_url, job.created_at from public.render_jobs as job
-              where job.ctid >= first and job.ctid < beyond and job.status = 'completed') as job
-        where true
-          and not exists (select from storage_cleanup.mention where mention.id = job.id)
-          and not exists (select from storage_cleanup.candidate where job_id = job.id)
-          and not exists (select from storage_cleanup.deletion where job_id = job.id and state <> 'released')
-        order by id
-        on conflict do nothing;
-    else
-        perform storage_cleanup.note_assets(
-            array_agg(storage_cleanup.source(asset.tableoid, asset.id::text)), array_agg(to_jsonb(asset.*)), 'add', false)
-        from public.user_assets as asset where asset.ctid >= first and asset.ctid < beyond;
-    end if;
-
-    if (look.block + blocks) * current_setting('block_size')::bigint < pg_relation_size(('public.' || look.of_table)::regclass) then
-        update storage_cleanup.first_look set block = look.block + blocks;
-        return true;
-    elsif look.of_table = 'user_assets' then
-        update storage_cleanup.first_look set of_table = 'render_jobs', block = 0;
-        return true;
-    end if;
-
-    -- A row may have moved to a block that was looked at before. If it didn't change in what is read, its trigger noted nothing.
-    jobs := array(select storage_cleanup.differing_jobs());
-    for i in 1 .. cardinality(jobs) by 5000 loop
-        perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'add')
-        from storage_cleanup.job() where id = any (jobs[i : i + 4999]);
-    end loop;
-    assets := array(select storage_cleanup.differing_assets());
-    for i in 1 .. cardinality(assets) by 5000 loop
-        perform storage_cleanup.note_assets(array_agg(source), array_agg(fields), 'add', false)
-        from storage_cleanup.asset() where source = any (assets[i : i + 4999]);
-    end loop;
-    update storage_cleanup.first_look set done_at = clock_timestamp();
-    update storage_cleanup.comparison set last_at = clock_timestamp(), fingerprint = now_like;
-    return false;
 end $$;

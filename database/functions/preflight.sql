@@ -19,6 +19,8 @@ as $$
     union all
     select code, sentence from storage_cleanup.unsuitable()
     union all
+    select code, sentence from storage_cleanup.unfit_places()
+    union all
     select 'installing', 'an installation is at work, or was interrupted: wait for it, or run it again'
     from storage_cleanup.gate where opens_at > now()
     union all

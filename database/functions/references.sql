@@ -62,6 +62,9 @@ declare
 begin
     if mode = 'new' and exists (select from storage_cleanup.mention where source = any (sources)
                                 union all select from storage_cleanup.reference where source = any (sources)) then
+        -- Of rows that were there before. A comparison may just be forgetting that.
+        perform from storage_cleanup.mention where source = any (sources) for key share;
+        perform from storage_cleanup.reference where source = any (sources) for key share;
         mode := 'change';
     end if;
     if mode = 'change' then
@@ -144,6 +147,15 @@ begin
     select array(select id from mentioned), array(select object from needed) into jobs, objects;
     perform storage_cleanup.let_go(jobs, objects);
 end $$;
+
+-- Forgets what all rows of a table meant.
+create or replace function storage_cleanup.forget_table(of_table oid) returns void
+language sql
+as $$
+    select storage_cleanup.forget_assets(array(
+        select source from storage_cleanup.mention where starts_with(source, of_table || ':')
+        union select source from storage_cleanup.reference where starts_with(source, of_table || ':')))
+$$;
 
 -- Which of these jobs are saved? The only definition of it. What is noted, and beside it a look of its own into the assets.
 create or replace function storage_cleanup.saved_among(jobs uuid[]) returns setof uuid

@@ -18,6 +18,8 @@ language plpgsql
 as $$
 begin
     if mode = 'new' and exists (select from storage_cleanup.holder where job_id = any (jobs)) then
+        -- Of jobs that were there before. A comparison may just be forgetting that.
+        perform from storage_cleanup.holder where job_id = any (jobs) for key share;
         mode := 'change';
     end if;
     with wanted as materialized (

@@ -120,11 +120,25 @@ create table storage_cleanup.reference (
 create index reference_source on storage_cleanup.reference (source);
 create index reference_object on storage_cleanup.reference (object);
 
--- When everything was last compared, and what the triggers and tables were like then: one row.
+-- Further columns of the application's that may name a file or a job, by table: see protect.
+create table storage_cleanup.place (
+    of_table  regclass primary key,
+    columns   text[] not null,
+    key       text[] not null             -- the columns of its primary key
+);
+
+-- When everything was last compared, and what the triggers and tables were like then; and how far the comparison has come that
+-- is at work: one row.
 create table storage_cleanup.comparison (
     singleton    boolean primary key default true check (singleton),
-    last_at      timestamptz,
-    fingerprint  text
+    last_at      timestamptz,             -- NULL: what was there before the triggers hasn't been looked at
+    fingerprint  text,
+    at_work_on   text,                    -- the fingerprint when it began; NULL: none is at work
+    began_in     xid8,                    -- what transactions from this one on have written may have moved
+    step         integer not null default 1,
+    block        bigint not null default 0,
+    after        text not null default '',
+    found        bigint not null default 0
 );
 insert into storage_cleanup.comparison default values;
 
@@ -134,16 +148,6 @@ create table storage_cleanup.gate (
     opens_at   timestamptz not null default '-infinity'
 );
 insert into storage_cleanup.gate default values;
-
--- How far the first look at what was there before the triggers has come: one row.
-create table storage_cleanup.first_look (
-    singleton    boolean primary key default true check (singleton),
-    of_table     text not null default 'user_assets',
-    block        bigint not null default 0,
-    fingerprint  text,                    -- what triggers and tables were like when it began
-    done_at      timestamptz
-);
-insert into storage_cleanup.first_look default values;
 
 -- What lay in Storage, a row a day and bucket: the trend that reports draw.
 create table storage_cleanup.usage (

@@ -127,10 +127,24 @@ CLAUSES = (
         _PROTECTION + "a_job_that_other_rows_refer_to_stays_with_its_file",
     ),
     Clause(
+        "columns of other tables",
+        _FUNCTIONS + "places.sql",
+        "    if source is not null then\n",
+        "    if false then\n",
+        "tests/integration/test_places.py::test_a_file_that_a_listed_column_names_stays",
+    ),
+    Clause(
+        "the notes that a comparison locks before it forgets them",
+        _FUNCTIONS + "references.sql",
+        "        perform from storage_cleanup.reference where source = any (sources) for key share;\n",
+        "",
+        "tests/integration/test_places.py::test_an_asset_that_is_put_back_while_a_comparison_forgets_it_keeps_its_file",
+    ),
+    Clause(
         "the comparison when triggers have changed",
         _FUNCTIONS + "comparison.sql",
-        "or fingerprint is distinct from storage_cleanup.fingerprint());",
-        "or false);",
+        "           or fingerprint is distinct from storage_cleanup.fingerprint()\n",
+        "           or false\n",
         _PROTECTION + "what_was_written_while_a_trigger_was_off_is_found_before_anything_is_claimed",
     ),
     Clause(

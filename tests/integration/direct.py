@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
+
+import psycopg
 
 from local import project as projects
 from local.application import Render
@@ -87,6 +89,17 @@ def let_requests_end(database: Database) -> None:
     """Pretend that no request can be at work any more, whatever has become of whoever sent it."""
     with database.connect() as connection:
         connection.execute("update storage_cleanup.deletion set quiet_at = now()")
+
+
+def compare(connection: psycopg.Connection[Any], *, as_first: bool = False) -> int:
+    """Compare everything that is noted with what there is now; return how many jobs the triggers had missed."""
+    connection.execute("update storage_cleanup.comparison set fingerprint = null, at_work_on = null")
+    if as_first:
+        connection.execute("update storage_cleanup.comparison set last_at = null")
+    while True:
+        is_done, jobs = next(connection.execute("select is_done, jobs from storage_cleanup.compare_slice()"))
+        if is_done:
+            return int(jobs)
 
 
 def die_with_claims(project: Project) -> None:

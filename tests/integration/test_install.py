@@ -164,7 +164,7 @@ def test_an_ordinary_user_can_render_and_save_after_it(project: Database) -> Non
         "update storage_cleanup.deletion set state = 'done'",
         "delete from storage_cleanup.run",
         "insert into storage_cleanup.candidate values (gen_random_uuid(), now(), now(), true)",
-        "select storage_cleanup.compare(now())",
+        "select storage_cleanup.compare_slice()",
         "create table public.mine ()",
         "create table storage_cleanup.mine ()",
     ],

@@ -23,6 +23,7 @@ from database.bundle import ONE_AT_A_TIME, ROOM, Room
 from database.install import Connection, Installation, RefusedError, install, session
 from database.status import status
 from local.postgres import ROOT, Database
+from tests.integration.direct import compare
 from tests.integration.installing import UNINSTALL, dump, run
 
 ONE_RENDER = "insert into render_jobs (user_id, status) values (gen_random_uuid(), 'completed')"
@@ -199,8 +200,14 @@ def test_columns_that_only_health_reads_are_looked_for_at_the_first_installation
     assert not is_trusted(project)
 
 
-def test_what_was_there_before_is_found_in_slices(project: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SLICE", 1)
+UNSAVED = (
+    "select job_id from storage_cleanup.candidate where not exists "
+    "(select from storage_cleanup.mention where id = job_id) order by 1"
+)
+
+
+def test_what_was_there_before_is_found_in_slices(project: Database) -> None:
+    by_tool(project)
     with project.connect() as owner:
         two_rows_a_block(owner, "render_jobs")
         two_rows_a_block(owner, "user_assets")
@@ -212,12 +219,16 @@ def test_what_was_there_before_is_found_in_slices(project: Database, monkeypatch
             "'render_job_id', case n when 1 then id::text else upper(id::text) end) "
             "from (select *, row_number() over () as n from render_jobs where status = 'completed' limit 5) as job"
         )
-        by_tool(project)
-        found = owner.execute("select job_id from storage_cleanup.candidate order by 1").fetchall()
-        assert len(found) == 5
-        owner.execute("truncate storage_cleanup.candidate")
-        owner.execute("select storage_cleanup.compare('epoch')")
-        assert owner.execute("select job_id from storage_cleanup.candidate order by 1").fetchall() == found
+        by_triggers = owner.execute(UNSAVED).fetchall()
+        assert len(by_triggers) == 5
+        for noted in ("candidate", "holder", "mention", "reference"):
+            owner.execute(f"truncate storage_cleanup.{noted}".encode())
+        owner.execute("update storage_cleanup.comparison set last_at = null, fingerprint = null")
+        slices = 0
+        while owner.execute("select is_done from storage_cleanup.compare_slice(1)").fetchone() == (False,):
+            slices += 1
+        assert slices > 10
+        assert owner.execute(UNSAVED).fetchall() == by_triggers
 
 
 @BOTH_WAYS
@@ -254,7 +265,7 @@ def test_a_row_that_moves_to_where_the_first_look_has_been_is_found(
     project: Database, table: str, insert: str, moving: str
 ) -> None:
     """What is read of it doesn't change, so its trigger notes nothing."""
-    next_slice = "select storage_cleanup.look_at_slice(1)"
+    next_part = "select is_done from storage_cleanup.compare_slice(1)"
     noted = (
         "select count(*) from (select job_id::text from storage_cleanup.holder "
         "union select source from storage_cleanup.reference) as noted"
@@ -266,13 +277,15 @@ def test_a_row_that_moves_to_where_the_first_look_has_been_is_found(
         owner.execute(f"delete from {table} where ctid = '(0,1)'".encode())
         owner.execute(f"vacuum {table}".encode())
         owner.execute("truncate storage_cleanup.holder, storage_cleanup.mention, storage_cleanup.reference")
-        owner.execute("update storage_cleanup.first_look set fingerprint = null, done_at = null")
-        while owner.execute("select of_table, block from storage_cleanup.first_look").fetchone() != (table, 1):
-            owner.execute(next_slice)
+        while owner.execute(
+            "select of_table::text, block from storage_cleanup.comparison join storage_cleanup.comparison_steps() "
+            "using (step) where at_work_on is not null"
+        ).fetchone() != (table, 1):
+            owner.execute(next_part)
         owner.execute(f"update {table} set {moving} where ctid = '(2,2)'".encode())
         assert owner.execute(f"select max(ctid) < '(2,2)', count(*) from {table}".encode()).fetchone() == (True, 5)
         assert owner.execute(noted).fetchone() == (1,)
-        while owner.execute(next_slice).fetchone() == (True,):
+        while owner.execute(next_part).fetchone() == (False,):
             pass
         assert owner.execute(noted).fetchone() == (5,)
 
@@ -326,7 +339,7 @@ def test_the_application_meets_no_error_and_waits_for_nothing(project: Database)
             try:
                 for _ in range(2):
                     assert by_tool(project)
-                    owner.execute("update storage_cleanup.first_look set fingerprint = null, done_at = null")
+                    owner.execute("update storage_cleanup.comparison set last_at = null, fingerprint = null")
                     owner.execute("drop index storage_cleanup_render_job_id")
                 assert by_tool(project)
             finally:
@@ -334,7 +347,7 @@ def test_the_application_meets_no_error_and_waits_for_nothing(project: Database)
             assert min(person.result() for person in people) > 0
         assert faults(project) == []
         by_triggers = owner.execute("select count(*) from storage_cleanup.candidate").fetchone()
-        assert owner.execute("select storage_cleanup.compare('epoch')").fetchone() == (0,)
+        assert compare(owner) == 0
         assert by_triggers is not None
         assert by_triggers[0] >= 8000
 
@@ -360,7 +373,7 @@ def test_a_first_look_gives_way_to_who_completes_the_same_job(project: Database)
     with project.connect(autocommit=False) as application, project.connect() as owner:
         owner.execute(ONE_RENDER)
         owner.execute("truncate storage_cleanup.candidate")
-        owner.execute("update storage_cleanup.first_look set fingerprint = null, done_at = null")
+        owner.execute("update storage_cleanup.comparison set last_at = null, fingerprint = null")
         application.execute("update render_jobs set output_url = 'images/new'")
         installation = Background(project)
         installation.wait_for("first look: waits for")
@@ -628,7 +641,6 @@ def test_what_was_interrupted_between_functions_and_claims_is_taken_up(
     by_tool(project)
     with project.connect() as owner:
         owner.execute("update storage_cleanup.gate set opens_at = 'infinity'")
-        owner.execute("update storage_cleanup.first_look set done_at = null")
         assert faults(project)[-1].startswith("preflight (installing): an installation is at work")
         way(project)
         (opens_in,) = (

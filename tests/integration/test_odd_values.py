@@ -13,6 +13,7 @@ from local.postgres import ROOT
 from storage_cleanup.postgres.ledger import FIRST_PAGE, Database
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Health
+from tests.integration.direct import compare
 
 MEGABYTES = "https://abc.supabase.co/storage/v1/object/public/images/" + "a" * 5_000_000
 LONGEST = 8192
@@ -111,7 +112,8 @@ def test_jobs_that_had_an_odd_date_before_the_installation_are_read(
     job = application.add_job(output_url=None)
     write(servers, "update render_jobs set created_at = '-infinity'")
     servers.execute("truncate storage_cleanup.candidate")
-    servers.execute("select storage_cleanup.compare('epoch')")
+    with servers.database.connect() as owner:
+        compare(owner, as_first=True)
     assert cleanup()["status"] == "succeeded"
     assert job not in application.jobs()
 

@@ -45,6 +45,18 @@ def test_a_phase_is_switched_by_its_parameter(phase: Phase) -> None:
     assert read_tree({**PARAMETERS, name: "false"}).phases == frozenset(Phase) - {phase}
 
 
+@pytest.mark.parametrize(
+    ("value", "references"),
+    [
+        ("public.user_assets", ()),
+        ("public.user_assets, public.posts.cover", ("public.posts.cover",)),
+        ('public.posts.cover,blog."Cover Pages".image', ("public.posts.cover", 'blog."Cover Pages".image')),
+    ],
+)
+def test_references_are_the_assets_and_columns_of_other_tables(value: str, references: tuple[str, ...]) -> None:
+    assert read(references=value).references == references
+
+
 @pytest.mark.parametrize(("ownership", "owners_only"), [("required", True), ("off", False)])
 def test_ownership_is_required_or_off(ownership: str, owners_only: bool) -> None:
     assert read(ownership=ownership).owners_only is owners_only
@@ -192,6 +204,10 @@ def test_a_fault_shows_the_value_and_what_is_accepted() -> None:
         ("profile", "live", "no such profile"),
         ("ownership", "Off", "no such choice"),
         ("dependents", "remove", "no such choice"),
+        ("references", "posts.cover", "'posts.cover' is no schema.table.column"),
+        ("references", "none", "'none' is no schema.table.column"),
+        ("references", 'public.po"sts.cover', "'public.po\"sts.cover' is no schema.table.column"),
+        ("references/ignored", "public.user_assets", "'public.user_assets' is no schema.table.column"),
         ("enabled", "on", "neither true nor false"),
         ("limits/max-failure-percent", "101", "out of range"),
         ("quarantine/retention-hours", "1", "quarantine isn't built yet, and deleting for good instead would be a lie"),

@@ -88,6 +88,7 @@ class Preflight:
             The override doesn't name such a plan.
         """
         self._database.assert_trust()
+        self._assert_references_are_guarded()
         if self._options.trigger is not Trigger.SCHEDULE:
             self._assert_same_project()
         if self._options.plan:
@@ -104,6 +105,15 @@ class Preflight:
         if not self._options.dry_run or self._options.trigger is not Trigger.SCHEDULE:
             self._assert_canary_is_seen()
             self._count_if_stale()
+
+    def _assert_references_are_guarded(self) -> None:
+        wanted = self._settings.references
+        if wanted and (missing := self._database.unprotected_among(wanted)):
+            names = ",".join(missing)
+            raise UnsafeError(
+                f"references names {names}, which isn't guarded yet: run `make install-database REFERENCES={names}`",
+                code="references",
+            )
 
     def _assert_same_project(self) -> None:
         if not self._is_proved:

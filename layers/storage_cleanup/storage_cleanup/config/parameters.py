@@ -14,6 +14,8 @@ ENABLED: Final = "enabled"
 DRY_RUN: Final = "dry-run"
 SETUP_BEGUN: Final = "setup/begun"
 SETUP_DONE: Final = "setup/done"
+WHOLE_ASSETS: Final = "public.user_assets"
+NO_COLUMNS: Final = "none"
 MARKERS: Final = frozenset({SETUP_BEGUN, SETUP_DONE})
 """What `schedule_sync` notes for itself, once each and never again: they are no settings, and nobody changes them."""
 
@@ -146,6 +148,20 @@ _TABLE = (
         "keep - a job that rows of other tables refer to stays, with its file; delete - it goes, if they let it.",
         "keep or delete",
         values.one_of("keep", "delete"),
+    ),
+    Parameter(
+        "references",
+        WHOLE_ASSETS,
+        "Where files are referred to - all of public.user_assets, and further columns, separated by commas.",
+        f"{WHOLE_ASSETS}, and columns such as public.posts.cover, separated by commas",
+        values.columns(WHOLE_ASSETS),
+    ),
+    Parameter(
+        "references/ignored",
+        NO_COLUMNS,
+        "Columns that hold paths of files and need none of them, separated by commas; none - there are none.",
+        f"{NO_COLUMNS}, or columns such as public.imports.source, separated by commas",
+        values.columns(NO_COLUMNS),
     ),
     Parameter(
         "temp/directories",

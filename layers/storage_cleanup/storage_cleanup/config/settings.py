@@ -66,6 +66,10 @@ class Settings:
         Whether a job's file goes only if it is its own user's.
     keep_dependents
         Whether a job stays that rows of other tables refer to.
+    references
+        Columns beside the assets that name files which have to stay, each ``schema.table.column``.
+    ignored_references
+        Columns that hold paths and keep nothing.
     max_deletions_per_run
         Most things that one cycle may delete.
     max_saved_drop_percent, max_failure_percent
@@ -87,6 +91,8 @@ class Settings:
     buckets: tuple[str, ...]
     owners_only: bool
     keep_dependents: bool
+    references: tuple[str, ...]
+    ignored_references: tuple[str, ...]
     temp_directories: tuple[Path, ...]
     temp_prefixes: tuple[str, ...]
     max_deletions_per_run: int
@@ -160,6 +166,8 @@ class Settings:
             buckets=values["buckets"],
             owners_only=values["ownership"] == "required",
             keep_dependents=values["dependents"] == "keep",
+            references=values["references"],
+            ignored_references=values["references/ignored"],
             temp_directories=tuple(map(Path, values["temp/directories"])),
             temp_prefixes=values["temp/prefixes"],
             max_deletions_per_run=values["limits/max-deletions-per-run"],

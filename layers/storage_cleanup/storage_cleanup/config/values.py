@@ -17,6 +17,8 @@ _SYSTEM_DIRECTORIES = frozenset(
     | {"/run", "/sbin", "/srv", "/sys", "/usr", "/var"}
 )
 _SYSTEM_TREES = ("/bin/", "/boot/", "/dev/", "/etc/", "/lib/", "/lib64/", "/proc/", "/sbin/", "/sys/", "/usr/")
+_IDENTIFIER = r"(?:[A-Za-z_][A-Za-z0-9_$]*|\"[^\",]+\")"
+_COLUMN = re.compile(rf"{_IDENTIFIER}\.{_IDENTIFIER}\.{_IDENTIFIER}")
 _HOST_NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*")
 
 
@@ -80,6 +82,22 @@ def list_of(check: Callable[[str], None]) -> Callable[[str], tuple[str, ...]]:
         return items
 
     return read
+
+
+def columns(nothing: str) -> Callable[[str], tuple[str, ...]]:
+    """Return a reader of columns, each ``schema.table.column``; the word ``nothing`` names none."""
+
+    def read(value: str) -> tuple[str, ...]:
+        items = list_of(lambda item: None if item == nothing else _check_column(item))(value)
+        return tuple(item for item in items if item != nothing)
+
+    return read
+
+
+def _check_column(name: str) -> None:
+    _refuse_keys(name)
+    if not _COLUMN.fullmatch(name):
+        raise ValueError(f"{shown(name)} is no schema.table.column")
 
 
 def check_bucket(name: str) -> None:

@@ -289,6 +289,17 @@ CHECKS = (
         warning="{value[found]:output_url} of completed jobs aren't understood{examples}: "
         "they are never touched; correct them, or delete those rows by hand.",
     ),
+    Check(
+        "references",
+        found.references,
+        {"unguarded": [], "unlisted": []},
+        ok="Every column that seems to hold paths of files is guarded, or known to keep none.",
+        warning="{names} seem to hold paths of files, and don't keep them: "
+        "name them in the parameter references, and run "
+        "`make install-database REFERENCES={names}`; or name them in references/ignored.",
+        critical="Cycles delete nothing until what the parameter references names is guarded: "
+        "run `make install-database REFERENCES={names}`.",
+    ),
 )
 
 NAMED = {check.name: check for check in CHECKS}

@@ -103,6 +103,18 @@ def changed(sources: Sources) -> Found:
     return listed([reason.sentence for reason in reasons if is_all], Status.WARNING)
 
 
+def references(sources: Sources) -> Found:
+    """Return the columns that ought to be guarded and aren't, and those that perhaps ought to be."""
+    settings = sources.settings
+    unguarded = sources.ask(Observer.unprotected_among, settings.references) if settings.references else []
+    unlisted = sources.ask(Observer.columns_with_paths, [*settings.references, *settings.ignored_references])
+    return Found(
+        {"unguarded": unguarded, "unlisted": unlisted},
+        case=Status.CRITICAL if unguarded else Status.WARNING if unlisted else Status.OK,
+        words={"names": ",".join(unguarded or unlisted)},
+    )
+
+
 def last_cycle(sources: Sources) -> Found:
     """Return how many minutes ago the last cycle started; None when there never was one."""
     last, interval = sources.ask(Observer.last_cycle), sources.settings.active.interval_minutes

@@ -82,6 +82,15 @@ class Bucket:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """How far the comparison of what is noted with everything has come; ``jobs`` are those that it has found."""
+
+    is_done: bool
+    jobs: int
+    is_held_up: bool
+
+
+@dataclass(frozen=True)
 class ReferenceSet:
     """How many assets name a job now, and how many it is judged by; None if none were ever counted."""
 
@@ -157,6 +166,7 @@ class Database(Adapter):
         lock_timeout: timedelta = LOCK_TIMEOUT,
     ) -> None:
         super().__init__(Transactions(url, seconds_for=seconds_for), lock_timeout=lock_timeout)
+        self._seconds_for = seconds_for
         self._statement_timeout = statement_timeout
         self.slowest_seconds = 0.0
 
@@ -170,7 +180,7 @@ class Database(Adapter):
         self.assert_schema()
         reasons = self.distrust()
         if [reason.code for reason in reasons] == [CHANGED]:
-            self.compare_if_due(LONGEST_COMPARISON)
+            self.compare_if_due(timedelta(seconds=self._seconds_for(LONGEST_COMPARISON.total_seconds())))
             reasons = self.distrust()
         if reasons := [reason for reason in reasons if reason.code != CHANGED] or reasons:
             raise UnsafeError(
@@ -192,6 +202,10 @@ class Database(Adapter):
     def first_run_facts(self) -> FirstRunFacts:
         """Return whether there is something that a project without any reference shouldn't have."""
         return self._rows(FirstRunFacts, "first_run_facts")[0]
+
+    def unprotected_among(self, references: Collection[str]) -> list[str]:
+        """Return which of these columns (``schema.table.column``) no trigger guards."""
+        return [row.value for row in self._rows(Value[str], "unprotected_among", wanted=list(references))]
 
     def plan(self, plan: UUID) -> Plan | None:
         """Return the dry run of that id, or None."""
@@ -236,12 +250,19 @@ class Database(Adapter):
         """Count what is left for the next run."""
         return self._rows(Backlog, "backlog", this_run=run, max_age=max_age, grace=grace)[0]
 
-    def compare_if_due(self, timeout: timedelta) -> int | None:
+    def compare_if_due(self, most: timedelta) -> int | None:
         """Compare what is noted with everything, once a day and whenever the triggers or the tables have changed.
 
-        Returns how many jobs the triggers had missed, or None when it isn't time.
+        It goes in slices, for so long at ``most``; what is left then is for the next run. Returns how many jobs the
+        triggers had missed, or None when it isn't time or isn't through.
         """
-        return self._value(Value[int | None], "compare_if_due", timeout=timeout)
+        until = time.monotonic() + most.total_seconds()
+        while slices := self._rows(Comparison, "compare_if_due"):
+            if slices[0].is_done:
+                return slices[0].jobs
+            if time.monotonic() > until:
+                break
+        return None
 
     def prune(self, keep: timedelta) -> None:
         """Forget finished ledger rows and runs that are older than ``keep``."""

@@ -308,6 +308,14 @@ class Observer(Adapter):
         """Return the indexes that cycles need."""
         return self._rows(Index, "index_use")
 
+    def unprotected_among(self, references: Collection[str]) -> list[str]:
+        """Return which of these columns (``schema.table.column``) no trigger guards."""
+        return [row.value for row in self._rows(Value[str], "unprotected_among", wanted=list(references))]
+
+    def columns_with_paths(self, known: Collection[str]) -> list[str]:
+        """Return columns that seem to hold paths of objects, but for those that are protected or ``known``."""
+        return [row.value for row in self._rows(Value[str], "columns_with_paths", known=list(known))]
+
     def foreign_keys_without_index(self) -> list[str]:
         """Return the foreign keys that make deleting a row slow, as table and columns."""
         return [row.value for row in self._rows(Value[str], "foreign_keys_without_index")]
