@@ -36,7 +36,7 @@ as $$
 begin
     update storage_cleanup.run as dead
     set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish"}'
-    where dead.status = 'running' and not storage_cleanup.is_alive(dead);
+    where storage_cleanup.has_died(dead);
 
     perform storage_cleanup.take_up_unsaved();
     perform storage_cleanup.take_back(start_run.scope);
@@ -58,24 +58,11 @@ as $$
     from storage_cleanup.run where id = plan.plan and dry_run
 $$;
 
--- Is the run's process still at work? Its connection tells at once; behind a pooler, its last sign of life within two minutes.
-create or replace function storage_cleanup.is_alive(run storage_cleanup.run) returns boolean
+-- Did the run end without a word? An invocation lives for 15 minutes at most. Its claims are leases, which end by themselves.
+create or replace function storage_cleanup.has_died(run storage_cleanup.run) returns boolean
 language sql stable security definer set search_path = ''
 as $$
-    select (run).status = 'running'
-       and (run).heartbeat_at > clock_timestamp() - interval '2 minutes'
-       and exists (select from pg_stat_activity
-                   where pid = (run).backend_pid and coalesce(backend_start <= (run).started_at, true))
-$$;
-
--- A sign of life. Claiming, confirming and deleting rows go on side by side, so none of them may wait for another here.
-create or replace function storage_cleanup.beat(this_run uuid) returns void
-language sql security definer set search_path = ''
-as $$
-    update storage_cleanup.run set heartbeat_at = clock_timestamp()
-    where id in (select id from storage_cleanup.run
-                 where id = this_run and heartbeat_at < clock_timestamp() - interval '5 seconds'
-                 for update skip locked)
+    select (run).status = 'running' and (run).started_at < clock_timestamp() - interval '16 minutes'
 $$;
 
 -- Claims that are unfinished, and those among them that keep failing.
@@ -90,15 +77,10 @@ $$;
 create or replace function storage_cleanup.left_alone(this_run uuid) returns table (phase text, reason text, found bigint)
 language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
 as $$
-    with alive as materialized (
-        select id from storage_cleanup.run where status = 'running' and id <> this_run and storage_cleanup.is_alive(run)
-    )
-    select 'storage_files', case when alive.id is null and (quiet_at >= clock_timestamp()) is not true then 'tried_in_vain'
-                                 else 'claimed_by_another_run' end, count(*)
-    from storage_cleanup.deletion left join alive on alive.id = run_id
+    select 'storage_files', case when quiet_at >= clock_timestamp() then 'claimed_by_another_run' else 'tried_in_vain' end, count(*)
+    from storage_cleanup.deletion
     where state = 'claimed' and run_id <> this_run
-      and (alive.id is not null or quiet_at >= clock_timestamp()
-           or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
+      and (quiet_at >= clock_timestamp() or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
     group by 1, 2
     union all
     select 'render_jobs', 'claimed_by_another_run', count(*)
@@ -152,7 +134,7 @@ as $$
     update storage_cleanup.run
     set status = finish_run.status, summary = finish_run.summary,
         saved_assets = case when found_good and (override_of is null or finish_run.status <> 'failed') then counted_assets end,
-        finished_at = clock_timestamp(), heartbeat_at = clock_timestamp()
+        finished_at = clock_timestamp()
     where id = finish_run.this_run
 $$;
 
@@ -161,8 +143,8 @@ $$;
 create or replace function storage_cleanup.prune(keep interval) returns void
 language sql security definer set search_path = ''
 as $$
-    delete from storage_cleanup.deletion where job_id in (
-        select job_id from storage_cleanup.deletion
+    delete from storage_cleanup.deletion where id in (
+        select id from storage_cleanup.deletion
         where state in ('done', 'released') and updated_at < now() - keep
         order by updated_at limit 10000 for update skip locked);
     delete from storage_cleanup.run

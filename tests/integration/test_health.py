@@ -451,7 +451,7 @@ def test_more_than_three_failed_cycles_in_a_row_are_critical(
 
 def test_a_cycle_that_died_without_a_word_has_failed(sound: Application, health: Health, servers: Servers) -> None:
     run(servers, 4, "running")
-    sql(servers, "update storage_cleanup.run set heartbeat_at = now() - interval '16 minutes' where status = 'running'")
+    sql(servers, "update storage_cleanup.run set started_at = started_at - interval '16 minutes'")
     assert turned(health())["failed_cycles"] == "critical"
 
 

@@ -14,7 +14,7 @@ where not dry_run and trigger = 'schedule' order by started_at desc limit 1;
 -- name: failed_cycles
 -- How many cycles failed since the last one that didn't.
 select count(*) as value from storage_cleanup.run
-where not dry_run and (status = 'failed' or status = 'running' and not storage_cleanup.is_alive(run))
+where not dry_run and (status = 'failed' or storage_cleanup.has_died(run))
   and started_at > coalesce((select max(started_at) from storage_cleanup.run
                              where not dry_run and status in ('succeeded', 'partial')), '-infinity');
 
