@@ -22,7 +22,7 @@ ASL_TEMPLATE := {"Resources": {"Drain": {"Type": "AWS::StepFunctions::StateMachi
 	{"RoleArn": "arn:aws:iam::123456789012:role/drain", "Definition": %s}}}}
 
 .DEFAULT_GOAL := help
-.PHONY: database/install.sql install-database database-status help demo test test-fast mutants check check-code check-template format test-contract invoke prove bench report build region deploy secrets parameters delete lock clean
+.PHONY: database/install.sql install-database database-status help demo test test-fast mutants check check-code check-template format test-contract invoke prove bench report build package deploy test-events secrets parameters delete lock clean
 
 help:                        ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -74,7 +74,9 @@ check-template: .venv-sam/.ready .venv-checkov/.ready
 	@AWS_DEFAULT_REGION=eu-central-1 $(SAM) validate --lint
 	@.venv-sam/bin/cfn-lint template.yaml
 	@printf '$(ASL_TEMPLATE)' "$$(sed 's/$${Partition}/aws/' functions/backlog_drain.asl.json)" | .venv-sam/bin/cfn-lint
-	@.venv-checkov/bin/checkov -f template.yaml --framework cloudformation --compact --quiet --skip-download
+	@.venv-sam/bin/cfn-lint .github/deploy-role.yaml
+	@.venv-sam/bin/python -W ignore tests/infrastructure/lint_policies.py
+	@.venv-checkov/bin/checkov -f template.yaml .github/deploy-role.yaml --framework cloudformation --compact --quiet --skip-download
 
 format: $(VENV)/.ready       ## rewrite the code as ruff wants it
 	@$(BIN)/ruff format .
@@ -95,21 +97,29 @@ build: .venv-sam/.ready      ## build the functions and layers for Lambda
 	@test -n "$(PYTHON_313)" || { echo "make build needs python3.13, on PATH or from pyenv" >&2; exit 1; }
 	@PATH="$(PYTHON_313):$$PATH" $(SAM) build
 
+package: build $(VENV)/.ready ## a zip with the built stack, and its checksum, that `sam deploy` takes without this repository
+	@$(BIN)/python -m operations.package
+
 region:
 	@test -n "$$AWS_DEFAULT_REGION" || test -n "$$(aws configure get region 2>/dev/null)" || { \
 		echo "There is no AWS region: set AWS_REGION to the region of the Supabase project" >&2; exit 1; }
 
-deploy: region build         ## deploy STAGE (testing or production)
-	@$(SAM) deploy --config-env $(STAGE) $(DEPLOY_FLAGS)
+deploy: region $(VENV)/.ready ## deploy STAGE (testing, production or another name)
+	@$(BIN)/python -m operations.deploy check $(STAGE)
+	@$(MAKE) --no-print-directory build
+	@$(BIN)/python -m operations.deploy run $(STAGE) $(DEPLOY_FLAGS)
+
+test-events: region $(VENV)/.ready .venv-sam/.ready ## put the samples of events/ beside the functions of STAGE, for the console's Test button
+	@$(BIN)/python -m operations.share_events $(STAGE)
 
 secrets: region $(VENV)/.ready ## ask for the secrets of STAGE and store them as SecureStrings
-	@$(BIN)/python -m local.put_secrets $(STAGE)
+	@$(BIN)/python -m operations.put_secrets $(STAGE)
 
 parameters: region $(VENV)/.ready ## create the parameters of STAGE that are missing, and list what differs from the defaults
-	@$(BIN)/python -m local.parameters $(STAGE)
+	@$(BIN)/python -m operations.parameters $(STAGE)
 
 delete: region .venv-sam/.ready ## delete the stack of STAGE
-	@$(SAM) delete --config-env $(STAGE)
+	@$(SAM) delete --stack-name storage-cleanup-$(STAGE)
 
 # ---------------------------------------------------------------------------------------------------- install
 

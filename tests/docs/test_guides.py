@@ -3,14 +3,18 @@
 import argparse
 import io
 import json
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import botocore.session
 import pytest
+from botocore import xform_name
 
 from database.install import install
 from database.status import status
@@ -19,6 +23,7 @@ from local.clock import PRODUCTION, Clock
 from local.functions import RULE, Functions, function_for
 from local.postgres import ROOT
 from local.stack import PARAMETER_PATH
+from operations.deploy import SAM
 from storage_cleanup.config.parameters import SECRETS
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.health.checks import CHECKS
@@ -55,6 +60,33 @@ def blocks(guide: str) -> Iterator[Block]:
     text = (DOCS / f"{guide}.md").read_text(encoding="utf-8")
     for match in _BLOCK.finditer(text):
         yield Block(guide, text.count("\n", 0, match.start()) + 1, match[1], match[2], match[3])
+
+
+def refused(words: list[str]) -> str:
+    """Return why the program would refuse these words; an empty text when it understands them."""
+    program, *rest = words
+    if program == "sam":
+        environment = {**os.environ, "SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "eu-central-1"}
+        done = subprocess.run([SAM, *rest, "--help"], env=environment, capture_output=True, text=True, check=False)
+        return done.stderr if done.returncode else ""
+    if program == "aws":
+        return _refused_by_aws(*rest)
+    return "" if program in {"sha256sum", "unzip", "cd", "psql"} else f"nobody runs {program}"
+
+
+def _refused_by_aws(service: str, command: str, *words: str) -> str:
+    """Hold options against the API that the command is made of; `deploy` is the CLI's own."""
+    model = botocore.session.get_session().get_service_model(service)
+    operations = {xform_name(name, "-"): name for name in model.operation_names}
+    if (service, command) == ("cloudformation", "deploy"):
+        known = {"template-file", "stack-name", "capabilities", "parameter-overrides"}
+    elif command in operations:
+        shape = model.operation_model(operations[command]).input_shape
+        known = {xform_name(name, "-") for name in (shape.members if shape else ())} | {"query", "output"}
+    else:
+        return f"aws {service} has no command {command}"
+    given = {word.removeprefix("--").removeprefix("no-") for word in words if word.startswith("--")}
+    return ", ".join(f"aws {service} {command} has no option --{name}" for name in sorted(given - known))
 
 
 class Reader:
@@ -94,6 +126,10 @@ class Reader:
         self._servers.execute(block.text, role=ROLES[block.option])
 
     def _shell(self, block: Block) -> None:
+        if block.option == "elsewhere":  # on another machine, or in an account: parsed by the real programs
+            for line in block.text.replace("\\\n", " ").splitlines():
+                assert (refusal := refused(shlex.split(line))) == "", f"{block}: {refusal}"
+            return
         for line in block.text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             name = words[0] if words[0] != "aws" else " ".join(words[:3])
@@ -110,7 +146,7 @@ class Reader:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"make {target}"
         for variable in variables:
             name, _, value = variable.partition("=")
-            assert name in {"EVENT", "STAGE", "DEPLOY_FLAGS"}
+            assert name in {"EVENT", "STAGE", "DEPLOY_FLAGS", "REFERENCES"}
             if name == "EVENT":
                 self._send(json.loads((ROOT / value).read_text()))
             elif name == "STAGE":
@@ -197,6 +233,19 @@ def _local(name: str) -> str:
     """Return the name of a parameter as the embedded stack has it."""
     assert _STAGE.match(name), name
     return _STAGE.sub(f"{PARAMETER_PATH}/", name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sam deploy --no-such-option",
+        "aws cloudformation update-protection --stack-name x",
+        "aws cloudformation describe-stacks --stak-name x",
+        "curl x",
+    ],
+)
+def test_a_command_that_its_program_would_refuse_is_found(words: str) -> None:
+    assert refused(words.split()) != ""
 
 
 def test_every_guide_has_something_to_run() -> None:

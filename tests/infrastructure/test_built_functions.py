@@ -1,14 +1,17 @@
 """`sam build`, and what it built under the Runtime Interface Emulator, with layers for this machine."""
 
+import hashlib
 import json
 import os
 import re
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import pytest
 
 from local.application import Application
@@ -17,6 +20,7 @@ from local.functions import RULE, function_environment
 from local.postgres import ROOT
 from local.runtime_emulator import FunctionError, RuntimeEmulator, find_emulator, find_python, install_runtime
 from local.stack import PARAMETER_PATH
+from operations.package import package
 from storage_cleanup.events.restore import refusal
 from tests.conftest import Servers
 
@@ -108,6 +112,48 @@ def test_layers_are_small_and_carry_bytecode(built: Built) -> None:
 def test_every_function_has_its_code(built: Built) -> None:
     for name in ("CleanupFunction", "ScheduleSyncFunction", "HealthFunction", "RestoreFunction"):
         assert (built.directory / name / "app.py").is_file()
+
+
+def test_the_package_is_all_that_a_deploy_needs(built: Built, aws: Aws, tmp_path: Path) -> None:
+    """SAM uploads everything that the template names, from the unpacked zip, without this repository."""
+    packed = package(built.directory, tmp_path / "out")
+    digest, name = packed.with_suffix(".zip.sha256").read_text().split()
+    assert (digest, name) == (hashlib.sha256(packed.read_bytes()).hexdigest(), packed.name)
+    assert package(built.directory, tmp_path / "again").read_bytes() == packed.read_bytes()
+    with zipfile.ZipFile(packed) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | aws.environment()
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        region_name="eu-central-1",
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+    )
+    s3.create_bucket(Bucket="builds", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    command: list[str | Path] = [
+        SAM,
+        "package",
+        "--template-file",
+        "template.yaml",
+        "--s3-bucket",
+        "builds",
+        "--output-template-file",
+        "out",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path / "unpacked",
+        env={**environment, "SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "eu-central-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = (tmp_path / "unpacked/out").read_text()
+    assert len(re.findall(r"(?:CodeUri|ContentUri): s3://builds/", text)) == 6
+    assert len(re.findall(r"DefinitionUri:\s+Bucket: builds", text)) == 1
+    assert "create table storage_cleanup.run" in (tmp_path / "unpacked" / "install.sql").read_text()
 
 
 def test_the_built_schedule_sync_moves_the_rule(schedule_sync: RuntimeEmulator, aws: Aws) -> None:

@@ -11,7 +11,7 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from local.parameters import report
+from operations.parameters import report
 from storage_cleanup.config.parameters import DEFAULTS, MARKERS, PARAMETERS
 from storage_cleanup.errors import ConfigurationError
 from storage_cleanup.scheduling import setup

@@ -8,7 +8,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from local.put_secrets import put_secrets
+from operations.put_secrets import put_secrets
 from tests.infrastructure.conftest import PATH, STAGE, Stack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ def test_a_missing_region_is_said_in_one_sentence_before_anything_starts(
 
 def test_the_module_says_it_as_well(nowhere: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "local.put_secrets", "testing"],
+        [sys.executable, "-m", "operations.put_secrets", "testing"],
         cwd=ROOT,
         env=nowhere,
         check=False,

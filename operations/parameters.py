@@ -4,12 +4,11 @@ The function schedule_sync does the same after each deploy. Nothing is overwritt
 """
 
 import argparse
-import os
-import sys
 from datetime import UTC, datetime
 
 import boto3
 
+from operations.region import region
 from storage_cleanup.config.parameters import DEFAULTS
 from storage_cleanup.scheduling.setup import create_missing, differences, read_values
 
@@ -30,12 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", help="such as testing or production")
     stage = parser.parse_args().stage
-    region = (
-        os.environ.get("AWS_REGION") or boto3.session.Session().region_name
-    )  # boto3 itself reads the other variable
-    if not region:
-        sys.exit("There is no AWS region: set AWS_REGION to the region of the Supabase project")
-    print("\n".join(report(boto3.client("ssm", region_name=region), stage)) or "Every parameter has its default.")
+    print("\n".join(report(boto3.client("ssm", region_name=region()), stage)) or "Every parameter has its default.")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ Asks without echo; nothing shows on the screen, in the shell's history or in the
 
 import argparse
 import getpass
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import boto3
 
+from operations.region import region
 from storage_cleanup.config.parameters import PARAMETERS
 
 
@@ -38,13 +37,9 @@ def main() -> None:
     parser.add_argument("stage", help="such as testing or production")
     parser.add_argument("--key", help="customer managed KMS key, the same as the stack's SecretsKeyArn")
     arguments = parser.parse_args()
-    region = (
-        os.environ.get("AWS_REGION") or boto3.session.Session().region_name
-    )  # boto3 itself reads the other variable
-    if not region:
-        sys.exit("There is no AWS region: set AWS_REGION to the region of the Supabase project")
+    client = boto3.client("ssm", region_name=region())
     print("An empty answer keeps the value that is there.")
-    for path in put_secrets(boto3.client("ssm", region_name=region), arguments.stage, arguments.key, getpass.getpass):
+    for path in put_secrets(client, arguments.stage, arguments.key, getpass.getpass):
         print(f"put {path}")
 
 

@@ -1,0 +1,1 @@
+"""What an operator runs against AWS, by `make`: packaging, deploying, secrets, parameters, test events."""
