@@ -15,11 +15,10 @@ from storage_cleanup.health.runner import examine, refused
 from storage_cleanup.limits import REPORT_RESERVE_SECONDS
 from storage_cleanup.model.pricing import price_per_gigabyte_month
 from storage_cleanup.postgres.observer import Observer
-from storage_cleanup.telemetry import count, logger, metrics, record_refusal, record_unknown
+from storage_cleanup.telemetry import count, instrumented, logger, record_refusal, record_unknown
 
 
-@logger.inject_lambda_context(clear_state=True)
-@metrics.log_metrics(raise_on_empty_metrics=False)
+@instrumented
 def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """Answer every check, or make a report; refuse an event that can't be meant."""
     try:

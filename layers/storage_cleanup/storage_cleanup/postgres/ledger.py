@@ -213,6 +213,20 @@ class Database(Adapter):
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
+    def open_run(
+        self, run: UUID, *, trigger: str, dry_run: bool, options: dict[str, Any], scope: dict[str, Any]
+    ) -> None:
+        """Record that the run has started, and close those whose process died."""
+        self._rows(
+            Value[None],
+            "open_run",
+            this_run=run,
+            trigger=trigger,
+            dry_run=dry_run,
+            options=json.dumps(options),
+            scope=json.dumps(scope),
+        )
+
     def start_run(
         self,
         run: UUID,
@@ -223,7 +237,7 @@ class Database(Adapter):
         scope: dict[str, Any],
         override_of: UUID | None,
     ) -> None:
-        """Open the run, and close those whose process died."""
+        """Begin the run, which is opened already or now: from now on it may claim."""
         self._rows(
             Value[None],
             "start_run",
