@@ -25,6 +25,8 @@ SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "storage-cleanup")
 """It names the stage as well, so that two stages of one account don't share their figures."""
 logger = Logger(service="storage_cleanup")
 metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
+_WARM: set[bool] = set()
+"""Empty until the first invocation of this execution environment."""
 _Answer = TypeVar("_Answer")
 _Handler = Callable[[Any, Any], _Answer]
 
@@ -34,6 +36,7 @@ def instrumented(handler: _Handler[_Answer]) -> _Handler[_Answer]:
 
     @wraps(handler)
     def handle(event: Any, context: Any) -> _Answer:
+        _count_cold_start()
         stage = os.environ.get("PARAMETER_PATH", "").rstrip("/").rpartition("/")[2]
         logger.append_keys(service=SERVICE, stage=stage, correlation_id=_correlation_id(event, context))
         try:
@@ -44,11 +47,14 @@ def instrumented(handler: _Handler[_Answer]) -> _Handler[_Answer]:
             logger.exception("Broken off")
             raise
 
-    with_log = logger.inject_lambda_context(handle, clear_state=True)
-    with_metrics: _Handler[_Answer] = metrics.log_metrics(
-        with_log, capture_cold_start_metric=True, raise_on_empty_metrics=False
-    )
-    return with_metrics
+    instrumented: _Handler[_Answer] = metrics.log_metrics(logger.inject_lambda_context(handle, clear_state=True))
+    return instrumented
+
+
+def _count_cold_start() -> None:
+    """Count each invocation, as 1 if it is the first of its execution environment."""
+    count("ColdStart", 1 - len(_WARM))
+    _WARM.add(True)
 
 
 def _correlation_id(event: Any, context: Any) -> str:
