@@ -692,13 +692,13 @@ as $$
 $$;
 
 -- The statement that looks up rows of one of these tables by their names, $1; `by` text where the key was of another type then.
-create or replace function storage_cleanup.lookup(of_table oid, by_text boolean, locking text) returns text
+create or replace function storage_cleanup.lookup(of_table oid, by_text boolean, locking text default '', is_read boolean default true) returns text
 language sql stable
 as $$
     select format(
-        'select wanted.source, storage_cleanup.read_of(to_jsonb(stored.*), %L::text[]) as fields
+        'select wanted.source, ' || case when is_read then 'storage_cleanup.read_of(to_jsonb(stored.*), %1$L::text[])' else 'null::jsonb' end || ' as fields
          from (select source, substr(source, position('':'' in source) + 1) as key from unnest($1) as source) as wanted
-         cross join lateral (select * from %s as each where %s limit 1 %s) as stored', columns, known.of_table,
+         cross join lateral (select each.* from %2$s as each where %3$s limit 1 %4$s) as stored', columns, known.of_table,
         case when by_text then format('storage_cleanup.row_key(to_jsonb(each.*), %L::text[]) = wanted.key', key)
              else (select string_agg(format('each.%I = (%s)::%s', part, case cardinality(key) when 1 then 'wanted.key' else format('wanted.key::jsonb ->> %s', place - 1) end,
                                             format_type(atttypid, atttypmod)), ' and ')
@@ -707,16 +707,16 @@ as $$
     from storage_cleanup.sources() as known join pg_class on pg_class.oid = known.of_table where known.of_table = lookup.of_table
 $$;
 
--- The rows of one of these tables that are there, with what is read of them.
-create or replace function storage_cleanup.rows_of(of_table oid, sources text[]) returns table (source text, fields jsonb)
+-- The rows of one of these tables that are there, with what is read of them (or only that they are there).
+create or replace function storage_cleanup.rows_of(of_table oid, sources text[], is_read boolean default true) returns table (source text, fields jsonb)
 language plpgsql stable
 as $$
 begin
-    if storage_cleanup.lookup(of_table, false, '') is not null then
-        return query execute storage_cleanup.lookup(of_table, false, '') using sources;
+    if storage_cleanup.lookup(of_table, false) is not null then
+        return query execute storage_cleanup.lookup(of_table, false, '', is_read) using sources;
     end if;
 exception when data_exception then
-    return query execute storage_cleanup.lookup(of_table, true, '') using sources;
+    return query execute storage_cleanup.lookup(of_table, true, '', is_read) using sources;
 end $$;
 
 -- Those of them that nobody holds, locked against being written.
@@ -1664,7 +1664,7 @@ $$;
 
 -- Notes what these rows of a table say, as far as something else is noted. Of a row that somebody holds, and may be writing,
 -- nothing is taken away: that is left to its own trigger. But what it says is noted, for whoever holds it may leave it as it is.
-create or replace function storage_cleanup.compare_sources(of_table oid, sources text[], rows jsonb[]) returns void
+create or replace function storage_cleanup.compare_sources(of_table oid, sources text[], rows jsonb[], is_first boolean) returns void
 language plpgsql set search_path = ''
 as $$
 #variable_conflict use_variable
@@ -1672,6 +1672,10 @@ declare
     differing text[];
     surplus   text[];
 begin
+    if is_first then        -- all of them differ
+        perform storage_cleanup.note_assets(sources, rows, 'add', false);
+        return;
+    end if;
     select array_agg(distinct found.source), array_agg(distinct found.source) filter (where is_surplus) into differing, surplus
     from storage_cleanup.differing_among(sources, rows) as found;
     if surplus is not null then
@@ -1700,14 +1704,19 @@ declare
     surplus uuid[];
     missed  bigint;
 begin
-    with wanted as materialized (
-        select distinct id, storage_cleanup.hash(unnest(storage_cleanup.readings(storage_cleanup.read_part(output_url))))
-        from storage_cleanup.job() where id = any (jobs)
-    ),
-    known as materialized (select job_id, object from storage_cleanup.holder where job_id = any (jobs))
-    select array(select id from (table wanted except table known) as each),
-           array(select job_id from (table known except table wanted) as each)
-    into lacking, surplus;
+    if is_first then
+        lacking := jobs;
+        surplus := '{}';
+    else
+        with wanted as materialized (
+            select distinct id, storage_cleanup.hash(unnest(storage_cleanup.readings(storage_cleanup.read_part(output_url))))
+            from storage_cleanup.job() where id = any (jobs)
+        ),
+        known as materialized (select job_id, object from storage_cleanup.holder where job_id = any (jobs))
+        select array(select id from (table wanted except table known) as each),
+               array(select job_id from (table known except table wanted) as each)
+        into lacking, surplus;
+    end if;
     if surplus <> '{}' then
         perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'change')
         from (select job.id, job.output_url::text from public.render_jobs as job where job.id = any (surplus) for share skip locked) as job;
@@ -1737,7 +1746,7 @@ as $$
     except
     select stored.source
     from (select split_part(source, ':', 1)::oid as of_table, array_agg(source) as sources from unnest(sources) as source group by 1) as each
-    cross join lateral storage_cleanup.rows_of(each.of_table, each.sources) as stored
+    cross join lateral storage_cleanup.rows_of(each.of_table, each.sources, false) as stored
 $$;
 
 -- Forgets what is noted of rows that are gone. The notes are locked first, and then there is a look in a statement of its own:
@@ -1831,17 +1840,17 @@ begin
             execute 'select array_agg(storage_cleanup.source($1, storage_cleanup.row_key(fields, $2))), array_agg(storage_cleanup.read_of(fields, $3))
                      from (select to_jsonb(each.*) as fields ' || chosen || ') as each'
             into sources, rows using part.of_table::oid, part.key, part.columns;
-            perform storage_cleanup.compare_sources(part.of_table, sources, rows);
+            perform storage_cleanup.compare_sources(part.of_table, sources, rows, work.last_at is null);
         end if;
         if part.what <> 'moved' and (work.block + blocks) * current_setting('block_size')::bigint < pg_relation_size(part.of_table) then
             next_block := work.block + blocks;
         end if;
-    elsif part.what = 'gone jobs' then
+    elsif part.what = 'gone jobs' and work.last_at is not null then
         jobs := array(select distinct job_id from storage_cleanup.holder
                       where job_id > coalesce(nullif(work.after, ''), '00000000-0000-0000-0000-000000000000')::uuid order by job_id limit 5000);
         perform storage_cleanup.forget_gone_jobs(jobs);
         next_after := jobs[cardinality(jobs)];
-    else
+    elsif work.last_at is not null then
         sources := array(
             select each.source
             from ((select distinct mention.source from storage_cleanup.mention where mention.source > work.after order by source limit 5000)

@@ -41,7 +41,7 @@ $$;
 
 -- Notes what these rows of a table say, as far as something else is noted. Of a row that somebody holds, and may be writing,
 -- nothing is taken away: that is left to its own trigger. But what it says is noted, for whoever holds it may leave it as it is.
-create or replace function storage_cleanup.compare_sources(of_table oid, sources text[], rows jsonb[]) returns void
+create or replace function storage_cleanup.compare_sources(of_table oid, sources text[], rows jsonb[], is_first boolean) returns void
 language plpgsql set search_path = ''
 as $$
 #variable_conflict use_variable
@@ -49,6 +49,10 @@ declare
     differing text[];
     surplus   text[];
 begin
+    if is_first then        -- all of them differ
+        perform storage_cleanup.note_assets(sources, rows, 'add', false);
+        return;
+    end if;
     select array_agg(distinct found.source), array_agg(distinct found.source) filter (where is_surplus) into differing, surplus
     from storage_cleanup.differing_among(sources, rows) as found;
     if surplus is not null then
@@ -77,14 +81,19 @@ declare
     surplus uuid[];
     missed  bigint;
 begin
-    with wanted as materialized (
-        select distinct id, storage_cleanup.hash(unnest(storage_cleanup.readings(storage_cleanup.read_part(output_url))))
-        from storage_cleanup.job() where id = any (jobs)
-    ),
-    known as materialized (select job_id, object from storage_cleanup.holder where job_id = any (jobs))
-    select array(select id from (table wanted except table known) as each),
-           array(select job_id from (table known except table wanted) as each)
-    into lacking, surplus;
+    if is_first then
+        lacking := jobs;
+        surplus := '{}';
+    else
+        with wanted as materialized (
+            select distinct id, storage_cleanup.hash(unnest(storage_cleanup.readings(storage_cleanup.read_part(output_url))))
+            from storage_cleanup.job() where id = any (jobs)
+        ),
+        known as materialized (select job_id, object from storage_cleanup.holder where job_id = any (jobs))
+        select array(select id from (table wanted except table known) as each),
+               array(select job_id from (table known except table wanted) as each)
+        into lacking, surplus;
+    end if;
     if surplus <> '{}' then
         perform storage_cleanup.note_holders(array_agg(id), array_agg(storage_cleanup.read_part(output_url)), 'change')
         from (select job.id, job.output_url::text from public.render_jobs as job where job.id = any (surplus) for share skip locked) as job;
@@ -114,7 +123,7 @@ as $$
     except
     select stored.source
     from (select split_part(source, ':', 1)::oid as of_table, array_agg(source) as sources from unnest(sources) as source group by 1) as each
-    cross join lateral storage_cleanup.rows_of(each.of_table, each.sources) as stored
+    cross join lateral storage_cleanup.rows_of(each.of_table, each.sources, false) as stored
 $$;
 
 -- Forgets what is noted of rows that are gone. The notes are locked first, and then there is a look in a statement of its own:
@@ -208,17 +217,17 @@ begin
             execute 'select array_agg(storage_cleanup.source($1, storage_cleanup.row_key(fields, $2))), array_agg(storage_cleanup.read_of(fields, $3))
                      from (select to_jsonb(each.*) as fields ' || chosen || ') as each'
             into sources, rows using part.of_table::oid, part.key, part.columns;
-            perform storage_cleanup.compare_sources(part.of_table, sources, rows);
+            perform storage_cleanup.compare_sources(part.of_table, sources, rows, work.last_at is null);
         end if;
         if part.what <> 'moved' and (work.block + blocks) * current_setting('block_size')::bigint < pg_relation_size(part.of_table) then
             next_block := work.block + blocks;
         end if;
-    elsif part.what = 'gone jobs' then
+    elsif part.what = 'gone jobs' and work.last_at is not null then
         jobs := array(select distinct job_id from storage_cleanup.holder
                       where job_id > coalesce(nullif(work.after, ''), '00000000-0000-0000-0000-000000000000')::uuid order by job_id limit 5000);
         perform storage_cleanup.forget_gone_jobs(jobs);
         next_after := jobs[cardinality(jobs)];
-    else
+    elsif work.last_at is not null then
         sources := array(
             select each.source
             from ((select distinct mention.source from storage_cleanup.mention where mention.source > work.after order by source limit 5000)

@@ -32,13 +32,13 @@ as $$
 $$;
 
 -- The statement that looks up rows of one of these tables by their names, $1; `by` text where the key was of another type then.
-create or replace function storage_cleanup.lookup(of_table oid, by_text boolean, locking text) returns text
+create or replace function storage_cleanup.lookup(of_table oid, by_text boolean, locking text default '', is_read boolean default true) returns text
 language sql stable
 as $$
     select format(
-        'select wanted.source, storage_cleanup.read_of(to_jsonb(stored.*), %L::text[]) as fields
+        'select wanted.source, ' || case when is_read then 'storage_cleanup.read_of(to_jsonb(stored.*), %1$L::text[])' else 'null::jsonb' end || ' as fields
          from (select source, substr(source, position('':'' in source) + 1) as key from unnest($1) as source) as wanted
-         cross join lateral (select * from %s as each where %s limit 1 %s) as stored', columns, known.of_table,
+         cross join lateral (select each.* from %2$s as each where %3$s limit 1 %4$s) as stored', columns, known.of_table,
         case when by_text then format('storage_cleanup.row_key(to_jsonb(each.*), %L::text[]) = wanted.key', key)
              else (select string_agg(format('each.%I = (%s)::%s', part, case cardinality(key) when 1 then 'wanted.key' else format('wanted.key::jsonb ->> %s', place - 1) end,
                                             format_type(atttypid, atttypmod)), ' and ')
@@ -47,16 +47,16 @@ as $$
     from storage_cleanup.sources() as known join pg_class on pg_class.oid = known.of_table where known.of_table = lookup.of_table
 $$;
 
--- The rows of one of these tables that are there, with what is read of them.
-create or replace function storage_cleanup.rows_of(of_table oid, sources text[]) returns table (source text, fields jsonb)
+-- The rows of one of these tables that are there, with what is read of them (or only that they are there).
+create or replace function storage_cleanup.rows_of(of_table oid, sources text[], is_read boolean default true) returns table (source text, fields jsonb)
 language plpgsql stable
 as $$
 begin
-    if storage_cleanup.lookup(of_table, false, '') is not null then
-        return query execute storage_cleanup.lookup(of_table, false, '') using sources;
+    if storage_cleanup.lookup(of_table, false) is not null then
+        return query execute storage_cleanup.lookup(of_table, false, '', is_read) using sources;
     end if;
 exception when data_exception then
-    return query execute storage_cleanup.lookup(of_table, true, '') using sources;
+    return query execute storage_cleanup.lookup(of_table, true, '', is_read) using sources;
 end $$;
 
 -- Those of them that nobody holds, locked against being written.
