@@ -34,7 +34,7 @@ language plpgsql security definer set search_path = ''
 as $$
 begin
     update storage_cleanup.run as dead
-    set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish"}'
+    set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish", "died": true}'
     where dead.status = 'running' and not storage_cleanup.is_alive(dead) and dead.id <> this_run;
 
     insert into storage_cleanup.run (id, trigger, dry_run, options, scope)

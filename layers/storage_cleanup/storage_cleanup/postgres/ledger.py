@@ -74,14 +74,6 @@ class RowOutcome:
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """A bucket as the database knows it."""
-
-    id: str
-    created_at: datetime
-
-
-@dataclass(frozen=True)
 class Comparison:
     """How far the comparison of what is noted with everything has come; ``jobs`` are those that it has found."""
 
@@ -186,10 +178,6 @@ class Database(Adapter):
             raise UnsafeError(
                 "; ".join(reason.sentence for reason in reasons), code=",".join(reason.code for reason in reasons)
             )
-
-    def buckets(self) -> list[Bucket]:
-        """Return the buckets of the Supabase project that this database belongs to."""
-        return self._rows(Bucket, "buckets")
 
     def canaries(self, run: UUID) -> set[str]:
         """Return the names of the canaries that the database sees: the run's own, and those that dead runs left."""
