@@ -3027,7 +3027,7 @@ as $$
         from job full join (select object.id, object.bucket_id || '/' || object.name as key from storage.objects as object) as stored on stored.key = job.key
     ),
     judged as (
-        select placed.id, save.asset, key, ledger.state, case
+        select placed.id, save.asset, ledger.state, case
             when is_foreign or object_id is null and (bucket.id is null or strpos(key, '/') = length(key)
                                                       or key ~ '[^A-Za-z0-9_/!.*''()&$@=;:+,? -]|(^|/)[.]{1,2}(/|$)')
                 then case when placed.status = 'completed' then 'url_not_understood' end
@@ -3054,10 +3054,7 @@ as $$
     without_file as (
         select split_part(source, ':', 2) as asset, true as is_removed from removed
         union all
-        select split_part(source, ':', 2),
-               state in ('claimed', 'file_deleted', 'done') or exists (
-                   select from storage_cleanup.deletion as ledger
-                   where ledger.object = storage_cleanup.hash(key) and ledger.state in ('claimed', 'file_deleted', 'done'))
+        select split_part(source, ':', 2), state in ('claimed', 'file_deleted', 'done')
         from judged join storage_cleanup.mention on mention.id = judged.id and is_save where finding = 'saved_file_missing'
     ),
     stranger as (

@@ -451,7 +451,9 @@ def test_a_new_system_with_a_backlog_and_broken_assets_is_not_critical(
     assert answer["critical"] == 0
     assert sentence(answer, "orphans_left") == "150 orphans wait for the first cycle that isn't dry."
     assert "before this system has removed anything" in sentence(answer, "saved_file_missing")
-    run(servers, 1, "succeeded")
+    run(servers, 1, "succeeded", summary='{"phases": {"temp_files": {}}}')
+    assert health()["critical"] == 0
+    run(servers, 1, "succeeded", summary='{"phases": {"storage_files": {}}}')
     assert {name for name, status in turned(health()).items() if status == "critical"} == {
         "orphans_left",
         "saved_file_missing",
@@ -614,6 +616,19 @@ def test_a_refused_override_is_recorded_and_no_failure(cleanup: Cleanup, servers
     )
     assert (status, override_of) == ("skipped", None)
     assert "override names no dry run" in said
+
+
+def test_a_refused_override_hides_no_open_breaker_and_no_missing_cycle(
+    sound: Application, cleanup: Cleanup, health: Health, servers: Servers
+) -> None:
+    sql(
+        servers,
+        "update storage_cleanup.run set started_at = started_at - interval '100 minutes', "
+        """summary = summary || '{"breaker_open": true}'""",
+    )
+    with pytest.raises(RequestError):
+        cleanup(override="00000000-0000-0000-0000-000000000001")
+    assert turned(health()) == {"last_cycle": "critical", "breaker": "critical"}
 
 
 @pytest.mark.parametrize("named", ["its job", "its own path", "another job"])

@@ -25,6 +25,7 @@ SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "storage-cleanup")
 """It names the stage as well, so that two stages of one account don't share their figures."""
 logger = Logger(service="storage_cleanup")
 metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
+_LONGEST_ID = 100
 _WARM: set[bool] = set()
 """Empty until the first invocation of this execution environment."""
 _Answer = TypeVar("_Answer")
@@ -60,7 +61,7 @@ def _count_cold_start() -> None:
 def _correlation_id(event: Any, context: Any) -> str:
     """Return the id of the event that EventBridge sent, or of the request by which somebody invoked the function."""
     own = event.get("id") if isinstance(event, Mapping) else None
-    return own if isinstance(own, str) and own else str(context.aws_request_id)
+    return own[:_LONGEST_ID] if isinstance(own, str) and own else str(context.aws_request_id)
 
 
 def begin_run(trigger: Trigger) -> UUID:

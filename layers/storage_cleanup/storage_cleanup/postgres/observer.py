@@ -252,7 +252,7 @@ class Observer(Adapter):
         return next(iter(self._ask(LastCycle, "last_cycle")), None)
 
     def has_worked(self) -> bool:
-        """Return whether any run that was no dry one has ever come to its end."""
+        """Return whether any run that was no dry one has ever cleaned Storage to its end."""
         return self._ask_one(Value[bool], "has_worked").value
 
     def last_scheduled(self) -> Orders | None:

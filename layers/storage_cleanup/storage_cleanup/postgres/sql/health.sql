@@ -1,15 +1,17 @@
 -- What health and reports ask of tables that the worker may read itself; the rest is asked of the functions in
--- database/functions/health.sql. All of it in read-only transactions. A cycle is a scheduled run, even a dry one, or a real one by hand.
+-- database/functions/health.sql. All of it in read-only transactions. A cycle is a scheduled run, even a dry one, or a real one by hand;
+-- one that was refused (skipped) is none.
 
 -- name: last_cycle
 -- The last cycle, and how long ago it started; one that died without a word has failed.
 select extract(epoch from now() - started_at)::float / 60 as minutes,
        coalesce((summary ->> 'breaker_open')::boolean, false) as breaker_open, summary ->> 'message' as message
-from storage_cleanup.run where not dry_run or trigger = 'schedule' order by started_at desc limit 1;
+from storage_cleanup.run where (not dry_run or trigger = 'schedule') and status <> 'skipped' order by started_at desc limit 1;
 
 -- name: has_worked
--- Whether any run that was no dry one has ever come to its end.
-select exists (select from storage_cleanup.run where not dry_run and status in ('succeeded', 'partial')) as value;
+-- Whether any run that was no dry one has ever cleaned Storage to its end.
+select exists (select from storage_cleanup.run
+               where not dry_run and status in ('succeeded', 'partial') and summary -> 'phases' ? 'storage_files') as value;
 
 -- name: last_scheduled
 select options, scope from storage_cleanup.run where trigger = 'schedule' order by started_at desc limit 1;
@@ -100,7 +102,7 @@ select floor(extract(epoch from %(now)s - started_at) / 86400)::integer as days_
        coalesce(sum((summary ->> 'seconds')::float), 0) as all_seconds,
        (array_agg((summary ->> 'remaining')::bigint order by started_at desc) filter (where summary ->> 'remaining' is not null))[1] as left_over
 from storage_cleanup.run
-where not dry_run and status <> 'running' and started_at <= %(now)s and started_at > %(now)s - %(length)s
+where not dry_run and status not in ('running', 'skipped') and started_at <= %(now)s and started_at > %(now)s - %(length)s
 group by 1 order by 1 desc;
 
 -- name: failures
