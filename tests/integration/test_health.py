@@ -590,34 +590,6 @@ def test_a_dry_run_by_schedule_is_a_cycle_and_one_by_hand_is_none(
     assert list(answer["checks"]["cycles_by_day"]["value"].values()) == [{"succeeded": 1, "partial": 0, "failed": 0}]
 
 
-@pytest.mark.parametrize(
-    ("parameters", "recorded"),
-    [
-        ({"phases__storage_files": "false", "phases__render_jobs": "false"}, [("succeeded",)]),
-        ({"buckets": "images,gifs"}, [("failed",)]),
-        ({"enabled": "false"}, []),
-    ],
-    ids=["temporary files alone", "failed preflight", "switched off"],
-)
-def test_a_cycle_that_begins_nothing_in_the_project_is_recorded(
-    cleanup: Cleanup, configure: Configure, servers: Servers, parameters: dict[str, str], recorded: list[tuple[str]]
-) -> None:
-    configure(**parameters)
-    cleanup()
-    assert servers.execute("select status from storage_cleanup.run") == recorded
-
-
-def test_a_refused_override_is_recorded_and_no_failure(cleanup: Cleanup, servers: Servers) -> None:
-    plan = "00000000-0000-0000-0000-000000000001"
-    with pytest.raises(RequestError):
-        cleanup(override=plan)
-    ((status, said, override_of),) = servers.execute(
-        "select status, summary ->> 'message', override_of from storage_cleanup.run"
-    )
-    assert (status, override_of) == ("skipped", None)
-    assert "override names no dry run" in said
-
-
 def test_a_refused_override_hides_no_open_breaker_and_no_missing_cycle(
     sound: Application, cleanup: Cleanup, health: Health, servers: Servers
 ) -> None:
