@@ -45,7 +45,9 @@ def _delete(ground: Ground, *, is_indexed: bool) -> float:
             worker.execute("set jit = on")  # as a server has it that nobody has configured
             jobs = [job for (job,) in worker.execute("select job_id from storage_cleanup.deletion")]
             started = time.perf_counter()
-            rows = worker.execute("select outcome from storage_cleanup.delete_rows(%s, %s)", (_RUN, jobs)).fetchall()
+            rows = worker.execute(
+                "select outcome from storage_cleanup.delete_rows(%s, %s, false)", (_RUN, jobs)
+            ).fetchall()
             seconds = time.perf_counter() - started
     if rows != [("deleted",)] * _ROWS:
         raise RuntimeError(f"{_ROWS} rows should have been deleted, and it was {rows[:3]}")

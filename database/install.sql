@@ -131,7 +131,6 @@ begin
 create table storage_cleanup.run (
     id             uuid primary key default gen_random_uuid(),
     started_at     timestamptz not null default clock_timestamp(),
-    heartbeat_at   timestamptz not null default clock_timestamp(),
     finished_at    timestamptz,
     status         text not null default 'running'
                    check (status in ('running', 'succeeded', 'partial', 'failed', 'skipped')),
@@ -139,7 +138,6 @@ create table storage_cleanup.run (
     dry_run        boolean not null,
     options        jsonb not null,       -- what was asked for: phases, max_age_minutes, max_deletions, override
     scope          jsonb not null,       -- what may be touched: origin and buckets
-    backend_pid    integer not null default pg_backend_pid(),
     counted_assets bigint,               -- highest size of the reference set while this run was judged
     saved_assets   bigint,               -- the same, once the run has been found good: see most_saved
     override_of    uuid,                 -- the plan that this run carried out
@@ -149,11 +147,13 @@ create index run_by_start on storage_cleanup.run (started_at desc);
 create index run_found_good on storage_cleanup.run (started_at desc) where not dry_run and saved_assets is not null;
 create index run_unfinished on storage_cleanup.run (id) where status = 'running';
 
--- The ledger: one row a job that was ever claimed. No foreign keys: the job is about to go, and rows are written in bulk.
+-- The ledger: a row for each claim of a job, appended and never used again, so that a name that is rendered anew gets a claim of
+-- its own. No foreign keys: the job is about to go, and rows are written in bulk.
 create table storage_cleanup.deletion (
-    job_id          uuid primary key,
+    id              bigint generated always as identity primary key,
+    job_id          uuid not null,
     run_id          uuid,
-    state           text not null default 'released'
+    state           text not null
                     check (state in ('claimed', 'file_deleted', 'done', 'released')),
     bucket_id       text,
     object_name     text,
@@ -172,6 +172,8 @@ create table storage_cleanup.deletion (
 );
 -- Unfinished work only, so it stays small however long the history grows. It is read by plain index scans alone: they mark
 -- the entries of what is finished, which bitmap scans would read again and again until the next vacuum.
+create index deletion_job on storage_cleanup.deletion (job_id);
+create unique index deletion_one_a_job on storage_cleanup.deletion (job_id) where state in ('claimed', 'file_deleted');
 create index deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');
 -- The history, too: an asset may name a file that has gone.
@@ -1545,7 +1547,7 @@ begin
     end if;
     select count(*), count(*) filter (where id < this_run) into runs, mine
     from storage_cleanup.run
-    where status = 'running' and not dry_run and heartbeat_at > clock_timestamp() - interval '2 minutes';
+    where status = 'running' and not dry_run and not storage_cleanup.has_died(run);
     return query
     select page.job_id, page.since, case when octet_length(job.output_url) <= 8192 then job.output_url end,
            coalesce(octet_length(job.output_url) > 8192, false), job.id is null
@@ -2074,7 +2076,7 @@ end $$;
 
 -- Which of these jobs do rows of other tables hang on, by a foreign key that would keep the job, or take them along?
 create or replace function storage_cleanup.dependent_among(jobs uuid[]) returns setof uuid
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = '' set enable_seqscan = on set jit = off
 as $$
 declare
     dependence record;
@@ -2087,8 +2089,9 @@ begin
         from pg_constraint join pg_attribute on attrelid = conrelid and attnum = conkey[1]
         where contype = 'f' and confrelid = 'public.render_jobs'::regclass and conparentid = 0 and cardinality(conkey) = 1
     loop
-        return query execute format('select asked.id from unnest($1) as asked (id) where exists (select from %s as dependent where dependent.%I = asked.id)',
-                                    dependence.of_table, dependence.of_column) using jobs;
+        -- One pass, where the column has no index.
+        return query execute format('select distinct dependent.%I from %s as dependent where dependent.%1$I = any ($1)',
+                                    dependence.of_column, dependence.of_table) using jobs;
     end loop;
 end $$;
 
@@ -2132,14 +2135,13 @@ as $$
 begin
     update storage_cleanup.run as dead
     set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish", "died": true}'
-    where dead.status = 'running' and not storage_cleanup.is_alive(dead) and dead.id <> this_run;
+    where storage_cleanup.has_died(dead);
 
     insert into storage_cleanup.run (id, trigger, dry_run, options, scope)
     values (open_run.this_run, open_run.trigger, open_run.dry_run, open_run.options, open_run.scope);
 end $$;
 
--- Begins a run: from now on it may claim. It may have been silent since it was opened, so that another one took it for dead,
--- and have another connection now, by which it is known to be alive.
+-- Begins a run: from now on it may claim.
 create or replace function storage_cleanup.start_run(
     this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb, override_of uuid) returns void
 language plpgsql security definer set search_path = ''
@@ -2152,12 +2154,11 @@ begin
     perform storage_cleanup.take_back(start_run.scope);
 
     -- An override is judged by what is there now, and settles it, even when there is nothing left for it to delete.
-    update storage_cleanup.run
-    set status = 'running', finished_at = null, summary = null, heartbeat_at = clock_timestamp(), backend_pid = pg_backend_pid(),
-        started_at = greatest(started_at, (select backend_start from pg_stat_activity where pid = pg_backend_pid())),
-        override_of = start_run.override_of,
-        counted_assets = case when start_run.override_of is not null then storage_cleanup.count_saved() end
-    where id = start_run.this_run;
+    if start_run.override_of is not null then
+        update storage_cleanup.run
+        set override_of = start_run.override_of, counted_assets = storage_cleanup.count_saved()
+        where id = start_run.this_run;
+    end if;
 end $$;
 
 -- The dry run of that id, and whether it may still be carried out.
@@ -2170,24 +2171,11 @@ as $$
     from storage_cleanup.run where id = plan.plan and dry_run
 $$;
 
--- Is the run's process still at work? Its connection tells at once; behind a pooler, its last sign of life within two minutes.
-create or replace function storage_cleanup.is_alive(run storage_cleanup.run) returns boolean
+-- Did the run end without a word? An invocation lives for 15 minutes at most. Its claims are leases, which end by themselves.
+create or replace function storage_cleanup.has_died(run storage_cleanup.run) returns boolean
 language sql stable security definer set search_path = ''
 as $$
-    select (run).status = 'running'
-       and (run).heartbeat_at > clock_timestamp() - interval '2 minutes'
-       and exists (select from pg_stat_activity
-                   where pid = (run).backend_pid and coalesce(backend_start <= (run).started_at, true))
-$$;
-
--- A sign of life. Claiming, confirming and deleting rows go on side by side, so none of them may wait for another here.
-create or replace function storage_cleanup.beat(this_run uuid) returns void
-language sql security definer set search_path = ''
-as $$
-    update storage_cleanup.run set heartbeat_at = clock_timestamp()
-    where id in (select id from storage_cleanup.run
-                 where id = this_run and heartbeat_at < clock_timestamp() - interval '5 seconds'
-                 for update skip locked)
+    select (run).status = 'running' and (run).started_at < clock_timestamp() - interval '16 minutes'
 $$;
 
 -- Claims that are unfinished, and those among them that keep failing.
@@ -2202,15 +2190,10 @@ $$;
 create or replace function storage_cleanup.left_alone(this_run uuid) returns table (phase text, reason text, found bigint)
 language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
 as $$
-    with alive as materialized (
-        select id from storage_cleanup.run where status = 'running' and id <> this_run and storage_cleanup.is_alive(run)
-    )
-    select 'storage_files', case when alive.id is null and (quiet_at >= clock_timestamp()) is not true then 'tried_in_vain'
-                                 else 'claimed_by_another_run' end, count(*)
-    from storage_cleanup.deletion left join alive on alive.id = run_id
+    select 'storage_files', case when quiet_at >= clock_timestamp() then 'claimed_by_another_run' else 'tried_in_vain' end, count(*)
+    from storage_cleanup.deletion
     where state = 'claimed' and run_id <> this_run
-      and (alive.id is not null or quiet_at >= clock_timestamp()
-           or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
+      and (quiet_at >= clock_timestamp() or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
     group by 1, 2
     union all
     select 'render_jobs', 'claimed_by_another_run', count(*)
@@ -2264,7 +2247,7 @@ as $$
     update storage_cleanup.run
     set status = finish_run.status, summary = finish_run.summary,
         saved_assets = case when found_good and (override_of is null or finish_run.status <> 'failed') then counted_assets end,
-        finished_at = clock_timestamp(), heartbeat_at = clock_timestamp()
+        finished_at = clock_timestamp()
     where id = finish_run.this_run
 $$;
 
@@ -2273,8 +2256,8 @@ $$;
 create or replace function storage_cleanup.prune(keep interval) returns void
 language sql security definer set search_path = ''
 as $$
-    delete from storage_cleanup.deletion where job_id in (
-        select job_id from storage_cleanup.deletion
+    delete from storage_cleanup.deletion where id in (
+        select id from storage_cleanup.deletion
         where state in ('done', 'released') and updated_at < now() - keep
         order by updated_at limit 10000 for update skip locked);
     delete from storage_cleanup.run
@@ -2353,9 +2336,7 @@ begin
             when asked.id is null and job.id = any (jobs) then 'job_changed'
             when asked.id is not null and storage_cleanup.object_key(job.output_url) is distinct from object.key then 'job_changed'
             when job.status is distinct from 'completed' then 'job_not_completed'
-            when ledger.state <> 'released'
-                 and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
-                      or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
+            when ledger.id is not null then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
             when exists (       -- only where it has several readings
                 select from storage_cleanup.holder as other
@@ -2386,7 +2367,11 @@ begin
         join storage_cleanup.job() as job on job.id = held.id
         left join unnest(saved) as save (id) on save.id = job.id
         left join unnest(jobs, keys) as asked (id, key) on asked.id = job.id and asked.key = object.key
-        left join storage_cleanup.deletion as ledger on ledger.job_id = job.id
+        left join lateral (     -- done, and the row has stayed: it may have got another file since
+            select known.id from storage_cleanup.deletion as known
+            where known.job_id = job.id
+              and (known.state in ('claimed', 'file_deleted')
+                   or known.state = 'done' and not object.present and known.bucket_id || '/' || known.object_name = object.key) limit 1) as ledger on true
         left join storage_cleanup.candidate on candidate.job_id = job.id
         left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = job.id
     ),
@@ -2427,7 +2412,6 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'claims are made at read committed, or the second look would see no more than the first';
     end if;
-    perform storage_cleanup.beat(this_run);
 end $$;
 
 -- Claims what may go of these jobs, and says why the rest is kept.
@@ -2466,7 +2450,7 @@ begin
         select * from storage_cleanup.decide(jobs, keys, foreign_urls, max_age, grace, owners_only, keep_dependents, plan, free, free_keys)
     ),
     ledgered as (
-        insert into storage_cleanup.deletion as ledger
+        insert into storage_cleanup.deletion
             (job_id, run_id, state, bucket_id, object_name, object, bare, version, bytes, job, completed_at, quiet_at)
         select decided.job_id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end,
                decided.bucket_id, decided.object_name,
@@ -2475,14 +2459,6 @@ begin
                case outcome when 'claimed' then storage_cleanup.quiet_at(clock_timestamp()) end
         from decided join storage_cleanup.job() as job on job.id = decided.job_id
         where outcome in ('claimed', 'already_missing') and not dry_run
-        on conflict (job_id) do update
-            set run_id = excluded.run_id, state = excluded.state, bucket_id = excluded.bucket_id,
-                object_name = excluded.object_name, object = excluded.object, bare = excluded.bare,
-                version = excluded.version, bytes = excluded.bytes,
-                job = excluded.job, completed_at = excluded.completed_at,
-                attempts = 0, last_error = null, attempted_at = null, quiet_at = excluded.quiet_at,
-                claimed_at = clock_timestamp(), updated_at = clock_timestamp()
-            where ledger.state in ('released', 'done')
     ),
     planned as (
         insert into storage_cleanup.plan_job (run_id, job_id, has_file)
@@ -2524,20 +2500,18 @@ create or replace function storage_cleanup.quiet_at(since timestamptz) returns t
 language sql stable parallel safe
 return since + interval '150 seconds';
 
--- The next claims whose run has ended or died, locked.
+-- The next claims whose lease is over, or whose request has ended, locked.
 create or replace function storage_cleanup.abandoned(this_run uuid, batch_size integer) returns setof uuid
 language sql security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
 as $$
     select deletion.job_id from storage_cleanup.deletion
-    left join storage_cleanup.run as owner on owner.id = deletion.run_id
     where state = 'claimed' and run_id <> this_run
-      and (owner.id is null or not storage_cleanup.is_alive(owner))
       and (attempts < 5 or attempted_at < clock_timestamp() - interval '15 minutes') and (quiet_at < clock_timestamp()) is not false
     order by deletion.job_id limit batch_size
     for update of deletion skip locked
 $$;
 
--- Takes over the claims of runs that have ended or died. Removing a file twice is harmless, so they are simply finished;
+-- Takes over claims that another run has left. Removing a file twice is harmless, so they are simply finished;
 -- but a claim that failed five times is given up, once no request for it can still be under way.
 create or replace function storage_cleanup.adopt(this_run uuid, batch_size integer)
 returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint)
@@ -2553,7 +2527,6 @@ declare
     saved   uuid[];
 begin
     perform storage_cleanup.assert_trust();
-    perform storage_cleanup.beat(this_run);
     adopted := array(select storage_cleanup.abandoned(this_run, batch_size));
     -- Jobs that share a file make one file: they are taken together.
     adopted := adopted || array(
@@ -2561,34 +2534,33 @@ begin
         from storage_cleanup.deletion as one
         join storage_cleanup.deletion as other
             on other.object = one.object
-        left join storage_cleanup.run as owner on owner.id = other.run_id
-        where one.job_id = any (adopted) and other.job_id <> all (adopted)
-          and other.state = 'claimed' and other.run_id <> this_run and (owner.id is null or not storage_cleanup.is_alive(owner))
+        where one.job_id = any (adopted) and one.state = 'claimed' and other.job_id <> all (adopted)
+          and other.state = 'claimed' and other.run_id <> this_run
           and (other.quiet_at < clock_timestamp()) is not false
         order by other.job_id
         for update of other skip locked);
     -- No save passes while a claim stands; if one did (the triggers were off), the file stays.
-    keys := array(select bucket_id || '/' || object_name from storage_cleanup.deletion where deletion.job_id = any (adopted));
+    keys := array(select bucket_id || '/' || object_name from storage_cleanup.deletion where state = 'claimed' and deletion.job_id = any (adopted));
     holders := array(select storage_cleanup.saved_among(adopted || array(
         select job_id from storage_cleanup.holder
         where object in (select storage_cleanup.hash(key) from unnest(keys) as key
                          union select storage_cleanup.hash(storage_cleanup.bare(key)) from unnest(keys) as key))));
     needed := array(
         select bucket_id || '/' || object_name from storage_cleanup.deletion
-        where deletion.job_id = any (adopted)
+        where state = 'claimed' and deletion.job_id = any (adopted)
           and (deletion.job_id = any (holders)
                or exists (select from storage_cleanup.holder
                           where holder.job_id = any (holders) and holder.object in (deletion.object, deletion.bare)))
         union select storage_cleanup.needed_among(keys));
     saved := array(select deletion.job_id from storage_cleanup.deletion
-                   where deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
+                   where state = 'claimed' and deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
     perform storage_cleanup.release(saved, 'saved');
     replaced := array(select replaced.job_id from storage_cleanup.replaced_among(adopted) as replaced except select unnest(saved));
     perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with given_up as (
         select deletion.job_id, deletion.bucket_id, deletion.object_name from storage_cleanup.deletion
-        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced) and attempts >= 5
+        where state = 'claimed' and deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced) and attempts >= 5
     ),
     released as (
         select storage_cleanup.release(array_agg(job_id), 'stuck') from given_up
@@ -2596,7 +2568,7 @@ begin
     resumed as (
         update storage_cleanup.deletion
         set run_id = this_run, quiet_at = storage_cleanup.quiet_at(clock_timestamp()), updated_at = clock_timestamp()
-        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced)
+        where state = 'claimed' and deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced)
           and deletion.job_id not in (select job_id from given_up)
         returning deletion.job_id, deletion.bucket_id, deletion.object_name, deletion.bytes
     )
@@ -2657,7 +2629,7 @@ declare
     abandoned uuid[] := array(
         select claim.job_id from storage_cleanup.deletion as claim
         left join storage_cleanup.run as owner on owner.id = claim.run_id
-        where claim.state = 'claimed' and (owner.id is null or owner.started_at < long_ago and not storage_cleanup.is_alive(owner))
+        where claim.state = 'claimed' and (owner.id is null or owner.started_at < long_ago)
           and claim.claimed_at < long_ago and (claim.attempted_at < long_ago) is not false
           and exists (select from storage.objects as stored
                       where stored.bucket_id = claim.bucket_id and stored.name = claim.object_name)
@@ -2680,7 +2652,6 @@ declare
     replaced uuid[];
 begin
     perform storage_cleanup.assert_trust();
-    perform storage_cleanup.beat(this_run);
     replaced := array(select replaced.job_id from storage_cleanup.replaced_among(jobs) as replaced where is_there);
     if not is_open then
         perform storage_cleanup.release(replaced, 'rendered_again');
@@ -2740,7 +2711,7 @@ end $$;
 -- Deletes the rows of those of these jobs whose file is known to be gone. One that can't go (a foreign key, a trigger) is
 -- reported and stays, and the others still go. One that a trigger or a rule of the application keeps (a soft delete) is
 -- asked for three times, or until it has been changed instead; then it is done, although its row is still there.
-create or replace function storage_cleanup.delete_rows(this_run uuid, jobs uuid[])
+create or replace function storage_cleanup.delete_rows(this_run uuid, jobs uuid[], keep_dependents boolean default true)
 returns table (job_id uuid, outcome text, detail text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
@@ -2750,6 +2721,7 @@ declare
     saved   uuid[];
     kept    uuid[];
     early   uuid[];      -- Storage may be at work for them
+    needed  uuid[] := '{}';      -- rows of other tables refer to them by now; none can be added, for the jobs' rows are locked
     locked  uuid[];
     removed uuid[];
     staying uuid[] := '{}';     -- deleted without an error, and still there
@@ -2759,7 +2731,6 @@ declare
     one     uuid;
 begin
     perform storage_cleanup.assert_trust();
-    perform storage_cleanup.beat(this_run);
     early := array(
         select deletion.job_id from storage_cleanup.deletion
         where deletion.job_id = any (jobs) and state = 'file_deleted' and quiet_at >= clock_timestamp());
@@ -2776,7 +2747,7 @@ begin
     saved := array(select storage_cleanup.saved_among(batch));
     kept := array(     -- rendered again, or uploaded again under the same name
         select job.id from storage_cleanup.job() as job
-        join storage_cleanup.deletion as ledger on ledger.job_id = job.id
+        join storage_cleanup.deletion as ledger on ledger.job_id = job.id and ledger.state = 'file_deleted'
         left join lateral (
             select object.id from storage.objects as object
             where object.bucket_id = ledger.bucket_id and object.name = ledger.object_name limit 1) as stored on true
@@ -2790,6 +2761,16 @@ begin
                             is distinct from ledger.bucket_id || '/' || ledger.object_name end));
     perform storage_cleanup.release(saved || kept, 'saved or rendered again');
     locked := array(select unnest(locked) except select unnest(saved || kept));
+    if keep_dependents then
+        needed := array(select storage_cleanup.dependent_among(locked));
+        locked := array(select unnest(locked) except select unnest(needed));
+        update storage_cleanup.deletion
+        set attempts = attempts + 1, last_error = 'rows of other tables refer to the job', updated_at = clock_timestamp()
+        where deletion.job_id = any (needed) and state = 'file_deleted';
+        perform storage_cleanup.release(array(
+            select deletion.job_id from storage_cleanup.deletion
+            where deletion.job_id = any (needed) and state = 'file_deleted' and object_name is null), 'row_protected');
+    end if;
 
     begin
         removed := storage_cleanup.remove_rows(locked);
@@ -2807,7 +2788,7 @@ begin
             exception when others then
                 update storage_cleanup.deletion
                 set attempts = attempts + 1, last_error = sqlerrm, updated_at = clock_timestamp()
-                where deletion.job_id = one;
+                where deletion.job_id = one and state = 'file_deleted';
                 refused := refused || one;
                 return query select one, case when sqlstate in ('23503', '23001') then 'foreign_key' else 'refused' end, sqlerrm;
             end;
@@ -2815,7 +2796,7 @@ begin
         -- A job that never had a file has lost nothing: it can be saved again.
         perform storage_cleanup.release(array(
             select deletion.job_id from storage_cleanup.deletion
-            where deletion.job_id = any (refused) and object_name is null), 'row_protected');
+            where deletion.job_id = any (refused) and state = 'file_deleted' and object_name is null), 'row_protected');
     end;
     update storage_cleanup.deletion as ledger
     set attempts = attempts + 1, last_error = 'a trigger or a rule of the application keeps the row', updated_at = clock_timestamp(),
@@ -2824,14 +2805,14 @@ begin
                            or storage_cleanup.object_key(job.output_url) = ledger.bucket_id || '/' || object_name)
                      then state else 'done' end
     from storage_cleanup.job() as job
-    where ledger.job_id = any (staying) and job.id = ledger.job_id;
-    waiting := array(select unnest(batch) except select unnest(saved || kept || locked));
+    where ledger.job_id = any (staying) and ledger.state = 'file_deleted' and job.id = ledger.job_id;
+    waiting := array(select unnest(batch) except select unnest(saved || kept || needed || locked));
     missing := array(select unnest(waiting) except select id from storage_cleanup.job() where id = any (waiting));
     return query
     with finished as (
         update storage_cleanup.deletion
         set state = 'done', last_error = null, updated_at = clock_timestamp()
-        where deletion.job_id = any (removed || missing)
+        where deletion.job_id = any (removed || missing) and state = 'file_deleted'
         returning deletion.job_id
     )
     select job_id, case when job_id = any (missing) then 'already_missing' else 'deleted' end, null from finished
@@ -2841,6 +2822,8 @@ begin
     select job, 'saved', null from unnest(saved) as job
     union all
     select job, 'rendered_again', null from unnest(kept) as job where job <> all (saved)
+    union all
+    select job, 'foreign_key', 'rows of other tables refer to the job' from unnest(needed) as job
     union all
     select job, 'kept_by_trigger', null from unnest(staying) as job
     union all
@@ -2874,27 +2857,22 @@ begin
         dependent := array(select storage_cleanup.dependent_among(locked));
     end if;
     going := array(
-        select id from storage_cleanup.job() join storage_cleanup.candidate on candidate.job_id = id
-        where id = any (locked) and id <> all (saved || dependent) and status = 'completed'
+        select job.id from storage_cleanup.job() as job join storage_cleanup.candidate on candidate.job_id = job.id
+        where job.id = any (locked) and job.id <> all (saved || dependent) and job.status = 'completed'
           and (unsaved_at is null or unsaved_at < now() - grace)
-          and not exists (select from storage_cleanup.unsaved where unsaved.job_id = id and at >= now() - grace)
-          and greatest(created_at, candidate.completed_at) < now() - max_age
-          and not storage_cleanup.has_file(output_url)
+          and not exists (select from storage_cleanup.unsaved where unsaved.job_id = job.id and at >= now() - grace)
+          and greatest(job.created_at, candidate.completed_at) < now() - max_age
+          and not storage_cleanup.has_file(job.output_url)
           and not exists (select from storage_cleanup.deletion as ledger
-                          where ledger.job_id = id and state <> 'released')
-          and (plan is null or id in (select planned.job_id from storage_cleanup.plan_job as planned where run_id = plan)));
+                          where ledger.job_id = job.id and state <> 'released')
+          and (plan is null or job.id in (select planned.job_id from storage_cleanup.plan_job as planned where run_id = plan)));
     if dry_run then
         insert into storage_cleanup.plan_job (run_id, job_id, has_file)
         select this_run, unnest(going), false on conflict do nothing;
     else
-        insert into storage_cleanup.deletion as ledger (job_id, run_id, state, job, completed_at)
+        insert into storage_cleanup.deletion (job_id, run_id, state, job, completed_at)
         select id, this_run, 'file_deleted', storage_cleanup.without_long_values(job.fields), candidate.completed_at
-        from storage_cleanup.job() as job join storage_cleanup.candidate on candidate.job_id = id where id = any (going)
-        on conflict (job_id) do update
-            set run_id = excluded.run_id, state = 'file_deleted', job = excluded.job, completed_at = excluded.completed_at,
-                bucket_id = null, object_name = null, bytes = 0, attempts = 0, last_error = null,
-                claimed_at = clock_timestamp(), updated_at = clock_timestamp()
-            where ledger.state = 'released';
+        from storage_cleanup.job() as job join storage_cleanup.candidate on candidate.job_id = id where id = any (going);
     end if;
     return query
     with verdict as (
@@ -3040,7 +3018,9 @@ as $$
         from placed
         left join save on save.job_id = placed.id
         left join storage.buckets as bucket on bucket.id = split_part(key, '/', 1) and strpos(key, '/') > 0
-        left join storage_cleanup.deletion as ledger on ledger.job_id = placed.id
+        left join lateral (
+            select state, updated_at from storage_cleanup.deletion as known
+            where known.job_id = placed.id and known.state <> 'released' order by known.id desc limit 1) as ledger on true
         where placed.id is not null
     ),
     removed as (                -- what assets need, was removed by this system, and isn't there; missing jobs have a finding of their own
@@ -3065,9 +3045,9 @@ as $$
           and not exists (select from storage_cleanup.reference
                           where object in (storage_cleanup.hash(place), storage_cleanup.hash(storage_cleanup.bare(place))))
     )
-    select 'saved_job_missing', count(*), count(ledger.job_id), 0::bigint, (array_agg(asset))[:3]
-    from save left join storage_cleanup.deletion as ledger on ledger.job_id = save.job_id and ledger.state = 'done'
-    where not exists (select from storage_cleanup.job() as job where job.id = save.job_id)
+    select 'saved_job_missing', count(*), count(*) filter (where exists (
+               select from storage_cleanup.deletion as known where known.job_id = save.job_id and known.state = 'done')), 0::bigint, (array_agg(asset))[:3]
+    from save where not exists (select from storage_cleanup.job() as job where job.id = save.job_id)
     union all
     select 'saved_file_missing', count(distinct asset), count(distinct asset) filter (where is_removed), 0,
            (array_agg(distinct asset order by asset))[:3]
@@ -3195,7 +3175,7 @@ as $$
         'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'open_run', 'start_run', 'due', 'park', 'set_aside', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
         'compare_if_due', 'unprotected_among', 'prune', 'judge_saved', 'most_saved', 'first_run_facts', 'finish_run', 'stored', 'orphans', 'completed',
-        'assets', 'integrity', 'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'columns_with_paths', 'is_alive'])
+        'assets', 'integrity', 'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'columns_with_paths', 'has_died'])
 $$;
 
 revoke all on all tables in schema storage_cleanup from public;

@@ -17,7 +17,7 @@ as $$
         'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'open_run', 'start_run', 'due', 'park', 'set_aside', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
         'compare_if_due', 'unprotected_among', 'prune', 'judge_saved', 'most_saved', 'first_run_facts', 'finish_run', 'stored', 'orphans', 'completed',
-        'assets', 'integrity', 'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'columns_with_paths', 'is_alive'])
+        'assets', 'integrity', 'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'columns_with_paths', 'has_died'])
 $$;
 
 revoke all on all tables in schema storage_cleanup from public;

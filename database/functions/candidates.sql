@@ -26,7 +26,7 @@ begin
     end if;
     select count(*), count(*) filter (where id < this_run) into runs, mine
     from storage_cleanup.run
-    where status = 'running' and not dry_run and heartbeat_at > clock_timestamp() - interval '2 minutes';
+    where status = 'running' and not dry_run and not storage_cleanup.has_died(run);
     return query
     select page.job_id, page.since, case when octet_length(job.output_url) <= 8192 then job.output_url end,
            coalesce(octet_length(job.output_url) > 8192, false), job.id is null

@@ -62,9 +62,7 @@ begin
             when asked.id is null and job.id = any (jobs) then 'job_changed'
             when asked.id is not null and storage_cleanup.object_key(job.output_url) is distinct from object.key then 'job_changed'
             when job.status is distinct from 'completed' then 'job_not_completed'
-            when ledger.state <> 'released'
-                 and (ledger.state <> 'done'        -- done, and the row has stayed: it may have got another file since
-                      or not present and ledger.bucket_id || '/' || ledger.object_name = object.key) then 'already_claimed'
+            when ledger.id is not null then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
             when exists (       -- only where it has several readings
                 select from storage_cleanup.holder as other
@@ -95,7 +93,11 @@ begin
         join storage_cleanup.job() as job on job.id = held.id
         left join unnest(saved) as save (id) on save.id = job.id
         left join unnest(jobs, keys) as asked (id, key) on asked.id = job.id and asked.key = object.key
-        left join storage_cleanup.deletion as ledger on ledger.job_id = job.id
+        left join lateral (     -- done, and the row has stayed: it may have got another file since
+            select known.id from storage_cleanup.deletion as known
+            where known.job_id = job.id
+              and (known.state in ('claimed', 'file_deleted')
+                   or known.state = 'done' and not object.present and known.bucket_id || '/' || known.object_name = object.key) limit 1) as ledger on true
         left join storage_cleanup.candidate on candidate.job_id = job.id
         left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = job.id
     ),
@@ -136,7 +138,6 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'claims are made at read committed, or the second look would see no more than the first';
     end if;
-    perform storage_cleanup.beat(this_run);
 end $$;
 
 -- Claims what may go of these jobs, and says why the rest is kept.
@@ -175,7 +176,7 @@ begin
         select * from storage_cleanup.decide(jobs, keys, foreign_urls, max_age, grace, owners_only, keep_dependents, plan, free, free_keys)
     ),
     ledgered as (
-        insert into storage_cleanup.deletion as ledger
+        insert into storage_cleanup.deletion
             (job_id, run_id, state, bucket_id, object_name, object, bare, version, bytes, job, completed_at, quiet_at)
         select decided.job_id, this_run, case outcome when 'claimed' then 'claimed' else 'file_deleted' end,
                decided.bucket_id, decided.object_name,
@@ -184,14 +185,6 @@ begin
                case outcome when 'claimed' then storage_cleanup.quiet_at(clock_timestamp()) end
         from decided join storage_cleanup.job() as job on job.id = decided.job_id
         where outcome in ('claimed', 'already_missing') and not dry_run
-        on conflict (job_id) do update
-            set run_id = excluded.run_id, state = excluded.state, bucket_id = excluded.bucket_id,
-                object_name = excluded.object_name, object = excluded.object, bare = excluded.bare,
-                version = excluded.version, bytes = excluded.bytes,
-                job = excluded.job, completed_at = excluded.completed_at,
-                attempts = 0, last_error = null, attempted_at = null, quiet_at = excluded.quiet_at,
-                claimed_at = clock_timestamp(), updated_at = clock_timestamp()
-            where ledger.state in ('released', 'done')
     ),
     planned as (
         insert into storage_cleanup.plan_job (run_id, job_id, has_file)

@@ -22,20 +22,18 @@ create or replace function storage_cleanup.quiet_at(since timestamptz) returns t
 language sql stable parallel safe
 return since + interval '150 seconds';
 
--- The next claims whose run has ended or died, locked.
+-- The next claims whose lease is over, or whose request has ended, locked.
 create or replace function storage_cleanup.abandoned(this_run uuid, batch_size integer) returns setof uuid
 language sql security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
 as $$
     select deletion.job_id from storage_cleanup.deletion
-    left join storage_cleanup.run as owner on owner.id = deletion.run_id
     where state = 'claimed' and run_id <> this_run
-      and (owner.id is null or not storage_cleanup.is_alive(owner))
       and (attempts < 5 or attempted_at < clock_timestamp() - interval '15 minutes') and (quiet_at < clock_timestamp()) is not false
     order by deletion.job_id limit batch_size
     for update of deletion skip locked
 $$;
 
--- Takes over the claims of runs that have ended or died. Removing a file twice is harmless, so they are simply finished;
+-- Takes over claims that another run has left. Removing a file twice is harmless, so they are simply finished;
 -- but a claim that failed five times is given up, once no request for it can still be under way.
 create or replace function storage_cleanup.adopt(this_run uuid, batch_size integer)
 returns table (job_id uuid, outcome text, bucket_id text, object_name text, bytes bigint)
@@ -51,7 +49,6 @@ declare
     saved   uuid[];
 begin
     perform storage_cleanup.assert_trust();
-    perform storage_cleanup.beat(this_run);
     adopted := array(select storage_cleanup.abandoned(this_run, batch_size));
     -- Jobs that share a file make one file: they are taken together.
     adopted := adopted || array(
@@ -59,34 +56,33 @@ begin
         from storage_cleanup.deletion as one
         join storage_cleanup.deletion as other
             on other.object = one.object
-        left join storage_cleanup.run as owner on owner.id = other.run_id
-        where one.job_id = any (adopted) and other.job_id <> all (adopted)
-          and other.state = 'claimed' and other.run_id <> this_run and (owner.id is null or not storage_cleanup.is_alive(owner))
+        where one.job_id = any (adopted) and one.state = 'claimed' and other.job_id <> all (adopted)
+          and other.state = 'claimed' and other.run_id <> this_run
           and (other.quiet_at < clock_timestamp()) is not false
         order by other.job_id
         for update of other skip locked);
     -- No save passes while a claim stands; if one did (the triggers were off), the file stays.
-    keys := array(select bucket_id || '/' || object_name from storage_cleanup.deletion where deletion.job_id = any (adopted));
+    keys := array(select bucket_id || '/' || object_name from storage_cleanup.deletion where state = 'claimed' and deletion.job_id = any (adopted));
     holders := array(select storage_cleanup.saved_among(adopted || array(
         select job_id from storage_cleanup.holder
         where object in (select storage_cleanup.hash(key) from unnest(keys) as key
                          union select storage_cleanup.hash(storage_cleanup.bare(key)) from unnest(keys) as key))));
     needed := array(
         select bucket_id || '/' || object_name from storage_cleanup.deletion
-        where deletion.job_id = any (adopted)
+        where state = 'claimed' and deletion.job_id = any (adopted)
           and (deletion.job_id = any (holders)
                or exists (select from storage_cleanup.holder
                           where holder.job_id = any (holders) and holder.object in (deletion.object, deletion.bare)))
         union select storage_cleanup.needed_among(keys));
     saved := array(select deletion.job_id from storage_cleanup.deletion
-                   where deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
+                   where state = 'claimed' and deletion.job_id = any (adopted) and bucket_id || '/' || object_name = any (needed));
     perform storage_cleanup.release(saved, 'saved');
     replaced := array(select replaced.job_id from storage_cleanup.replaced_among(adopted) as replaced except select unnest(saved));
     perform storage_cleanup.release(replaced, 'rendered_again');
     return query
     with given_up as (
         select deletion.job_id, deletion.bucket_id, deletion.object_name from storage_cleanup.deletion
-        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced) and attempts >= 5
+        where state = 'claimed' and deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced) and attempts >= 5
     ),
     released as (
         select storage_cleanup.release(array_agg(job_id), 'stuck') from given_up
@@ -94,7 +90,7 @@ begin
     resumed as (
         update storage_cleanup.deletion
         set run_id = this_run, quiet_at = storage_cleanup.quiet_at(clock_timestamp()), updated_at = clock_timestamp()
-        where deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced)
+        where state = 'claimed' and deletion.job_id = any (adopted) and deletion.job_id <> all (saved || replaced)
           and deletion.job_id not in (select job_id from given_up)
         returning deletion.job_id, deletion.bucket_id, deletion.object_name, deletion.bytes
     )
@@ -155,7 +151,7 @@ declare
     abandoned uuid[] := array(
         select claim.job_id from storage_cleanup.deletion as claim
         left join storage_cleanup.run as owner on owner.id = claim.run_id
-        where claim.state = 'claimed' and (owner.id is null or owner.started_at < long_ago and not storage_cleanup.is_alive(owner))
+        where claim.state = 'claimed' and (owner.id is null or owner.started_at < long_ago)
           and claim.claimed_at < long_ago and (claim.attempted_at < long_ago) is not false
           and exists (select from storage.objects as stored
                       where stored.bucket_id = claim.bucket_id and stored.name = claim.object_name)
@@ -178,7 +174,6 @@ declare
     replaced uuid[];
 begin
     perform storage_cleanup.assert_trust();
-    perform storage_cleanup.beat(this_run);
     replaced := array(select replaced.job_id from storage_cleanup.replaced_among(jobs) as replaced where is_there);
     if not is_open then
         perform storage_cleanup.release(replaced, 'rendered_again');

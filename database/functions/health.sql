@@ -108,7 +108,9 @@ as $$
         from placed
         left join save on save.job_id = placed.id
         left join storage.buckets as bucket on bucket.id = split_part(key, '/', 1) and strpos(key, '/') > 0
-        left join storage_cleanup.deletion as ledger on ledger.job_id = placed.id
+        left join lateral (
+            select state, updated_at from storage_cleanup.deletion as known
+            where known.job_id = placed.id and known.state <> 'released' order by known.id desc limit 1) as ledger on true
         where placed.id is not null
     ),
     removed as (                -- what assets need, was removed by this system, and isn't there; missing jobs have a finding of their own
@@ -133,9 +135,9 @@ as $$
           and not exists (select from storage_cleanup.reference
                           where object in (storage_cleanup.hash(place), storage_cleanup.hash(storage_cleanup.bare(place))))
     )
-    select 'saved_job_missing', count(*), count(ledger.job_id), 0::bigint, (array_agg(asset))[:3]
-    from save left join storage_cleanup.deletion as ledger on ledger.job_id = save.job_id and ledger.state = 'done'
-    where not exists (select from storage_cleanup.job() as job where job.id = save.job_id)
+    select 'saved_job_missing', count(*), count(*) filter (where exists (
+               select from storage_cleanup.deletion as known where known.job_id = save.job_id and known.state = 'done')), 0::bigint, (array_agg(asset))[:3]
+    from save where not exists (select from storage_cleanup.job() as job where job.id = save.job_id)
     union all
     select 'saved_file_missing', count(distinct asset), count(distinct asset) filter (where is_removed), 0,
            (array_agg(distinct asset order by asset))[:3]

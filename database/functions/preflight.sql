@@ -132,7 +132,7 @@ end $$;
 
 -- Which of these jobs do rows of other tables hang on, by a foreign key that would keep the job, or take them along?
 create or replace function storage_cleanup.dependent_among(jobs uuid[]) returns setof uuid
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = '' set enable_seqscan = on set jit = off
 as $$
 declare
     dependence record;
@@ -145,7 +145,8 @@ begin
         from pg_constraint join pg_attribute on attrelid = conrelid and attnum = conkey[1]
         where contype = 'f' and confrelid = 'public.render_jobs'::regclass and conparentid = 0 and cardinality(conkey) = 1
     loop
-        return query execute format('select asked.id from unnest($1) as asked (id) where exists (select from %s as dependent where dependent.%I = asked.id)',
-                                    dependence.of_table, dependence.of_column) using jobs;
+        -- One pass, where the column has no index.
+        return query execute format('select distinct dependent.%I from %s as dependent where dependent.%1$I = any ($1)',
+                                    dependence.of_column, dependence.of_table) using jobs;
     end loop;
 end $$;

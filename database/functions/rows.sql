@@ -26,7 +26,7 @@ end $$;
 -- Deletes the rows of those of these jobs whose file is known to be gone. One that can't go (a foreign key, a trigger) is
 -- reported and stays, and the others still go. One that a trigger or a rule of the application keeps (a soft delete) is
 -- asked for three times, or until it has been changed instead; then it is done, although its row is still there.
-create or replace function storage_cleanup.delete_rows(this_run uuid, jobs uuid[])
+create or replace function storage_cleanup.delete_rows(this_run uuid, jobs uuid[], keep_dependents boolean default true)
 returns table (job_id uuid, outcome text, detail text)
 language plpgsql security definer set search_path = '' set enable_seqscan = off
 as $$
@@ -36,6 +36,7 @@ declare
     saved   uuid[];
     kept    uuid[];
     early   uuid[];      -- Storage may be at work for them
+    needed  uuid[] := '{}';      -- rows of other tables refer to them by now; none can be added, for the jobs' rows are locked
     locked  uuid[];
     removed uuid[];
     staying uuid[] := '{}';     -- deleted without an error, and still there
@@ -45,7 +46,6 @@ declare
     one     uuid;
 begin
     perform storage_cleanup.assert_trust();
-    perform storage_cleanup.beat(this_run);
     early := array(
         select deletion.job_id from storage_cleanup.deletion
         where deletion.job_id = any (jobs) and state = 'file_deleted' and quiet_at >= clock_timestamp());
@@ -62,7 +62,7 @@ begin
     saved := array(select storage_cleanup.saved_among(batch));
     kept := array(     -- rendered again, or uploaded again under the same name
         select job.id from storage_cleanup.job() as job
-        join storage_cleanup.deletion as ledger on ledger.job_id = job.id
+        join storage_cleanup.deletion as ledger on ledger.job_id = job.id and ledger.state = 'file_deleted'
         left join lateral (
             select object.id from storage.objects as object
             where object.bucket_id = ledger.bucket_id and object.name = ledger.object_name limit 1) as stored on true
@@ -76,6 +76,16 @@ begin
                             is distinct from ledger.bucket_id || '/' || ledger.object_name end));
     perform storage_cleanup.release(saved || kept, 'saved or rendered again');
     locked := array(select unnest(locked) except select unnest(saved || kept));
+    if keep_dependents then
+        needed := array(select storage_cleanup.dependent_among(locked));
+        locked := array(select unnest(locked) except select unnest(needed));
+        update storage_cleanup.deletion
+        set attempts = attempts + 1, last_error = 'rows of other tables refer to the job', updated_at = clock_timestamp()
+        where deletion.job_id = any (needed) and state = 'file_deleted';
+        perform storage_cleanup.release(array(
+            select deletion.job_id from storage_cleanup.deletion
+            where deletion.job_id = any (needed) and state = 'file_deleted' and object_name is null), 'row_protected');
+    end if;
 
     begin
         removed := storage_cleanup.remove_rows(locked);
@@ -93,7 +103,7 @@ begin
             exception when others then
                 update storage_cleanup.deletion
                 set attempts = attempts + 1, last_error = sqlerrm, updated_at = clock_timestamp()
-                where deletion.job_id = one;
+                where deletion.job_id = one and state = 'file_deleted';
                 refused := refused || one;
                 return query select one, case when sqlstate in ('23503', '23001') then 'foreign_key' else 'refused' end, sqlerrm;
             end;
@@ -101,7 +111,7 @@ begin
         -- A job that never had a file has lost nothing: it can be saved again.
         perform storage_cleanup.release(array(
             select deletion.job_id from storage_cleanup.deletion
-            where deletion.job_id = any (refused) and object_name is null), 'row_protected');
+            where deletion.job_id = any (refused) and state = 'file_deleted' and object_name is null), 'row_protected');
     end;
     update storage_cleanup.deletion as ledger
     set attempts = attempts + 1, last_error = 'a trigger or a rule of the application keeps the row', updated_at = clock_timestamp(),
@@ -110,14 +120,14 @@ begin
                            or storage_cleanup.object_key(job.output_url) = ledger.bucket_id || '/' || object_name)
                      then state else 'done' end
     from storage_cleanup.job() as job
-    where ledger.job_id = any (staying) and job.id = ledger.job_id;
-    waiting := array(select unnest(batch) except select unnest(saved || kept || locked));
+    where ledger.job_id = any (staying) and ledger.state = 'file_deleted' and job.id = ledger.job_id;
+    waiting := array(select unnest(batch) except select unnest(saved || kept || needed || locked));
     missing := array(select unnest(waiting) except select id from storage_cleanup.job() where id = any (waiting));
     return query
     with finished as (
         update storage_cleanup.deletion
         set state = 'done', last_error = null, updated_at = clock_timestamp()
-        where deletion.job_id = any (removed || missing)
+        where deletion.job_id = any (removed || missing) and state = 'file_deleted'
         returning deletion.job_id
     )
     select job_id, case when job_id = any (missing) then 'already_missing' else 'deleted' end, null from finished
@@ -127,6 +137,8 @@ begin
     select job, 'saved', null from unnest(saved) as job
     union all
     select job, 'rendered_again', null from unnest(kept) as job where job <> all (saved)
+    union all
+    select job, 'foreign_key', 'rows of other tables refer to the job' from unnest(needed) as job
     union all
     select job, 'kept_by_trigger', null from unnest(staying) as job
     union all
@@ -160,27 +172,22 @@ begin
         dependent := array(select storage_cleanup.dependent_among(locked));
     end if;
     going := array(
-        select id from storage_cleanup.job() join storage_cleanup.candidate on candidate.job_id = id
-        where id = any (locked) and id <> all (saved || dependent) and status = 'completed'
+        select job.id from storage_cleanup.job() as job join storage_cleanup.candidate on candidate.job_id = job.id
+        where job.id = any (locked) and job.id <> all (saved || dependent) and job.status = 'completed'
           and (unsaved_at is null or unsaved_at < now() - grace)
-          and not exists (select from storage_cleanup.unsaved where unsaved.job_id = id and at >= now() - grace)
-          and greatest(created_at, candidate.completed_at) < now() - max_age
-          and not storage_cleanup.has_file(output_url)
+          and not exists (select from storage_cleanup.unsaved where unsaved.job_id = job.id and at >= now() - grace)
+          and greatest(job.created_at, candidate.completed_at) < now() - max_age
+          and not storage_cleanup.has_file(job.output_url)
           and not exists (select from storage_cleanup.deletion as ledger
-                          where ledger.job_id = id and state <> 'released')
-          and (plan is null or id in (select planned.job_id from storage_cleanup.plan_job as planned where run_id = plan)));
+                          where ledger.job_id = job.id and state <> 'released')
+          and (plan is null or job.id in (select planned.job_id from storage_cleanup.plan_job as planned where run_id = plan)));
     if dry_run then
         insert into storage_cleanup.plan_job (run_id, job_id, has_file)
         select this_run, unnest(going), false on conflict do nothing;
     else
-        insert into storage_cleanup.deletion as ledger (job_id, run_id, state, job, completed_at)
+        insert into storage_cleanup.deletion (job_id, run_id, state, job, completed_at)
         select id, this_run, 'file_deleted', storage_cleanup.without_long_values(job.fields), candidate.completed_at
-        from storage_cleanup.job() as job join storage_cleanup.candidate on candidate.job_id = id where id = any (going)
-        on conflict (job_id) do update
-            set run_id = excluded.run_id, state = 'file_deleted', job = excluded.job, completed_at = excluded.completed_at,
-                bucket_id = null, object_name = null, bytes = 0, attempts = 0, last_error = null,
-                claimed_at = clock_timestamp(), updated_at = clock_timestamp()
-            where ledger.state = 'released';
+        from storage_cleanup.job() as job join storage_cleanup.candidate on candidate.job_id = id where id = any (going);
     end if;
     return query
     with verdict as (

@@ -35,14 +35,13 @@ as $$
 begin
     update storage_cleanup.run as dead
     set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish", "died": true}'
-    where dead.status = 'running' and not storage_cleanup.is_alive(dead) and dead.id <> this_run;
+    where storage_cleanup.has_died(dead);
 
     insert into storage_cleanup.run (id, trigger, dry_run, options, scope)
     values (open_run.this_run, open_run.trigger, open_run.dry_run, open_run.options, open_run.scope);
 end $$;
 
--- Begins a run: from now on it may claim. It may have been silent since it was opened, so that another one took it for dead,
--- and have another connection now, by which it is known to be alive.
+-- Begins a run: from now on it may claim.
 create or replace function storage_cleanup.start_run(
     this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb, override_of uuid) returns void
 language plpgsql security definer set search_path = ''
@@ -55,12 +54,11 @@ begin
     perform storage_cleanup.take_back(start_run.scope);
 
     -- An override is judged by what is there now, and settles it, even when there is nothing left for it to delete.
-    update storage_cleanup.run
-    set status = 'running', finished_at = null, summary = null, heartbeat_at = clock_timestamp(), backend_pid = pg_backend_pid(),
-        started_at = greatest(started_at, (select backend_start from pg_stat_activity where pid = pg_backend_pid())),
-        override_of = start_run.override_of,
-        counted_assets = case when start_run.override_of is not null then storage_cleanup.count_saved() end
-    where id = start_run.this_run;
+    if start_run.override_of is not null then
+        update storage_cleanup.run
+        set override_of = start_run.override_of, counted_assets = storage_cleanup.count_saved()
+        where id = start_run.this_run;
+    end if;
 end $$;
 
 -- The dry run of that id, and whether it may still be carried out.
@@ -73,24 +71,11 @@ as $$
     from storage_cleanup.run where id = plan.plan and dry_run
 $$;
 
--- Is the run's process still at work? Its connection tells at once; behind a pooler, its last sign of life within two minutes.
-create or replace function storage_cleanup.is_alive(run storage_cleanup.run) returns boolean
+-- Did the run end without a word? An invocation lives for 15 minutes at most. Its claims are leases, which end by themselves.
+create or replace function storage_cleanup.has_died(run storage_cleanup.run) returns boolean
 language sql stable security definer set search_path = ''
 as $$
-    select (run).status = 'running'
-       and (run).heartbeat_at > clock_timestamp() - interval '2 minutes'
-       and exists (select from pg_stat_activity
-                   where pid = (run).backend_pid and coalesce(backend_start <= (run).started_at, true))
-$$;
-
--- A sign of life. Claiming, confirming and deleting rows go on side by side, so none of them may wait for another here.
-create or replace function storage_cleanup.beat(this_run uuid) returns void
-language sql security definer set search_path = ''
-as $$
-    update storage_cleanup.run set heartbeat_at = clock_timestamp()
-    where id in (select id from storage_cleanup.run
-                 where id = this_run and heartbeat_at < clock_timestamp() - interval '5 seconds'
-                 for update skip locked)
+    select (run).status = 'running' and (run).started_at < clock_timestamp() - interval '16 minutes'
 $$;
 
 -- Claims that are unfinished, and those among them that keep failing.
@@ -105,15 +90,10 @@ $$;
 create or replace function storage_cleanup.left_alone(this_run uuid) returns table (phase text, reason text, found bigint)
 language sql stable security definer set search_path = '' set enable_seqscan = off set enable_bitmapscan = off
 as $$
-    with alive as materialized (
-        select id from storage_cleanup.run where status = 'running' and id <> this_run and storage_cleanup.is_alive(run)
-    )
-    select 'storage_files', case when alive.id is null and (quiet_at >= clock_timestamp()) is not true then 'tried_in_vain'
-                                 else 'claimed_by_another_run' end, count(*)
-    from storage_cleanup.deletion left join alive on alive.id = run_id
+    select 'storage_files', case when quiet_at >= clock_timestamp() then 'claimed_by_another_run' else 'tried_in_vain' end, count(*)
+    from storage_cleanup.deletion
     where state = 'claimed' and run_id <> this_run
-      and (alive.id is not null or quiet_at >= clock_timestamp()
-           or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
+      and (quiet_at >= clock_timestamp() or attempts >= 5 and attempted_at >= clock_timestamp() - interval '15 minutes')
     group by 1, 2
     union all
     select 'render_jobs', 'claimed_by_another_run', count(*)
@@ -167,7 +147,7 @@ as $$
     update storage_cleanup.run
     set status = finish_run.status, summary = finish_run.summary,
         saved_assets = case when found_good and (override_of is null or finish_run.status <> 'failed') then counted_assets end,
-        finished_at = clock_timestamp(), heartbeat_at = clock_timestamp()
+        finished_at = clock_timestamp()
     where id = finish_run.this_run
 $$;
 
@@ -176,8 +156,8 @@ $$;
 create or replace function storage_cleanup.prune(keep interval) returns void
 language sql security definer set search_path = ''
 as $$
-    delete from storage_cleanup.deletion where job_id in (
-        select job_id from storage_cleanup.deletion
+    delete from storage_cleanup.deletion where id in (
+        select id from storage_cleanup.deletion
         where state in ('done', 'released') and updated_at < now() - keep
         order by updated_at limit 10000 for update skip locked);
     delete from storage_cleanup.run

@@ -3,7 +3,6 @@
 create table storage_cleanup.run (
     id             uuid primary key default gen_random_uuid(),
     started_at     timestamptz not null default clock_timestamp(),
-    heartbeat_at   timestamptz not null default clock_timestamp(),
     finished_at    timestamptz,
     status         text not null default 'running'
                    check (status in ('running', 'succeeded', 'partial', 'failed', 'skipped')),
@@ -11,7 +10,6 @@ create table storage_cleanup.run (
     dry_run        boolean not null,
     options        jsonb not null,       -- what was asked for: phases, max_age_minutes, max_deletions, override
     scope          jsonb not null,       -- what may be touched: origin and buckets
-    backend_pid    integer not null default pg_backend_pid(),
     counted_assets bigint,               -- highest size of the reference set while this run was judged
     saved_assets   bigint,               -- the same, once the run has been found good: see most_saved
     override_of    uuid,                 -- the plan that this run carried out
@@ -21,11 +19,13 @@ create index run_by_start on storage_cleanup.run (started_at desc);
 create index run_found_good on storage_cleanup.run (started_at desc) where not dry_run and saved_assets is not null;
 create index run_unfinished on storage_cleanup.run (id) where status = 'running';
 
--- The ledger: one row a job that was ever claimed. No foreign keys: the job is about to go, and rows are written in bulk.
+-- The ledger: a row for each claim of a job, appended and never used again, so that a name that is rendered anew gets a claim of
+-- its own. No foreign keys: the job is about to go, and rows are written in bulk.
 create table storage_cleanup.deletion (
-    job_id          uuid primary key,
+    id              bigint generated always as identity primary key,
+    job_id          uuid not null,
     run_id          uuid,
-    state           text not null default 'released'
+    state           text not null
                     check (state in ('claimed', 'file_deleted', 'done', 'released')),
     bucket_id       text,
     object_name     text,
@@ -44,6 +44,8 @@ create table storage_cleanup.deletion (
 );
 -- Unfinished work only, so it stays small however long the history grows. It is read by plain index scans alone: they mark
 -- the entries of what is finished, which bitmap scans would read again and again until the next vacuum.
+create index deletion_job on storage_cleanup.deletion (job_id);
+create unique index deletion_one_a_job on storage_cleanup.deletion (job_id) where state in ('claimed', 'file_deleted');
 create index deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');
 -- The history, too: an asset may name a file that has gone.

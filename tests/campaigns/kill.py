@@ -43,7 +43,7 @@ from storage_cleanup.postgres import connection as transactions
 from storage_cleanup.storage.object_store import ObjectStore
 from tests.campaigns.ground import Ground, Project, quiet
 from tests.campaigns.report import Figures, missed
-from tests.integration.direct import let_requests_end
+from tests.integration.direct import let_time_pass
 
 _TLS = ssl.create_default_context()  # reading the certificates takes long, and nothing here is encrypted
 APP = load_function("cleanup")  # … and all of this happens once, before the forks
@@ -273,8 +273,8 @@ class _Scene:
     def crashed_run(self) -> None:
         """Record a run that died an hour ago."""
         self.connection.execute(
-            "insert into storage_cleanup.run (id, started_at, heartbeat_at, trigger, dry_run, options, scope) "
-            "values (%s, now() - interval '1 hour', now() - interval '1 hour', 'schedule', false, '{}', '{}')",
+            "insert into storage_cleanup.run (id, started_at, trigger, dry_run, options, scope) "
+            "values (%s, now() - interval '1 hour', 'schedule', false, '{}', '{}')",
             (job_id("crashed run"),),
         )
 
@@ -429,7 +429,7 @@ class Killing:
             before = _state(database)
             project.cycle(self.store, page_size=PAGE_SIZE)
             _wait_for_servers(database)  # a statement has ended long before the next interval
-            let_requests_end(database)  # as has a request, one interval later
+            let_time_pass(database)  # as have a request and an invocation, one interval later
             if _state(database) != before:
                 needed = number
             elif number > 1:  # the first runs beside the dead one's last statement, which it must leave alone

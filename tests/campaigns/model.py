@@ -192,7 +192,7 @@ _DATES = {
     "storage.objects": ["created_at", "updated_at"],
     "storage_cleanup.candidate": ["since", "completed_at"],
     "storage_cleanup.deletion": ["completed_at", "claimed_at", "attempted_at", "quiet_at", "updated_at"],
-    "storage_cleanup.run": ["started_at", "heartbeat_at", "finished_at"],
+    "storage_cleanup.run": ["started_at", "finished_at"],
 }
 
 

@@ -72,17 +72,17 @@ def ledger(project: Project) -> list[tuple[str, int, str | None]]:
         ]
 
 
-def let_time_pass(project: Project) -> None:
+def let_time_pass(database: Database) -> None:
     """Make runs, claims and attempts look so old that no request can be under way any more."""
     age = timedelta(minutes=17)
-    with project.database.connect() as connection:
+    with database.connect() as connection:
         connection.execute("update storage_cleanup.run set started_at = started_at - %s", (age,))
         connection.execute(
             "update storage_cleanup.deletion "
             "set claimed_at = claimed_at - %(age)s, attempted_at = attempted_at - %(age)s",
             {"age": age},
         )
-    let_requests_end(project.database)
+    let_requests_end(database)
 
 
 def let_requests_end(database: Database) -> None:
@@ -106,8 +106,8 @@ def die_with_claims(project: Project) -> None:
     """Claim every job for a run that dies before anybody hears of it again, and be long dead."""
     with project.database.connect() as connection:
         connection.execute(
-            "insert into storage_cleanup.run (id, trigger, dry_run, options, scope, backend_pid) "
-            "values (%s, 'manual', false, '{}', '{}', 0)",
+            "insert into storage_cleanup.run (id, trigger, dry_run, options, scope) "
+            "values (%s, 'manual', false, '{}', '{}')",
             (DEAD,),
         )
         connection.execute(

@@ -17,7 +17,7 @@ from local.storage_emulator.faults import Fault
 from storage_cleanup.storage.paths import OWN_BUCKET
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Configure, nothing_happened
-from tests.integration.direct import cycle, ledger
+from tests.integration.direct import cycle, ledger, let_time_pass
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEDULED = json.loads((ROOT / "events" / "scheduled.json").read_text())
@@ -269,6 +269,7 @@ def test_what_a_run_left_that_was_killed_before_the_removal_goes_with_the_next_o
     assert len(canaries(servers)) == 1
     assert (len(application.jobs()), ledger(servers)) == (3, [])
     servers.storage.heal()
+    let_time_pass(servers.database)
     assert cleanup()["phases"]["storage_files"]["deleted"] == 3
     assert (application.files(), canaries(servers)) == (set(), [])
 

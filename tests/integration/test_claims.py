@@ -262,7 +262,7 @@ def test_a_switched_off_system_gives_back_what_a_dead_run_has_claimed(
 ) -> None:
     renders = application.render_many(5)
     die_with_claims(servers)
-    let_time_pass(servers)
+    let_time_pass(servers.database)
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         application.save(renders[0])
     configure(enabled="false")
@@ -279,7 +279,7 @@ def test_a_system_whose_phase_is_off_gives_back_what_a_dead_run_has_claimed(
 ) -> None:
     renders = application.render_many(5)
     die_with_claims(servers)
-    let_time_pass(servers)
+    let_time_pass(servers.database)
     configure(phases__storage_files="false")
     answer = cleanup()
     assert (answer["status"], answer["given_back"]) == ("succeeded", 5)
@@ -303,7 +303,7 @@ def test_a_claim_whose_file_is_gone_is_not_given_back(
     renders = application.render_many(2)
     die_with_claims(servers)
     remove_past_the_system(servers, renders[0])
-    let_time_pass(servers)
+    let_time_pass(servers.database)
     configure(enabled="false")
     assert cleanup()["given_back"] == 1
     application.save(renders[1])
@@ -417,6 +417,7 @@ def test_a_row_that_stayed_can_be_rendered_again_and_saved_and_goes_through_it_a
     answer = cleanup()
     assert answer["phases"]["storage_files"]["deleted"] == 1
     assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"kept_by_trigger": 1}
+    assert [state for state, _, _ in ledger(servers)] == ["done", "file_deleted"]
 
 
 # -- overrides ------------------------------------------------------------------------------------------------------
@@ -468,8 +469,8 @@ def test_a_row_that_another_run_has_taken_is_counted_there(application: Applicat
         die_with_claims(servers)
         servers.execute("update storage_cleanup.deletion set state = 'file_deleted'")
         remove_past_the_system(servers, *renders)
-        assert {row.outcome for row in database.delete_rows(DEAD, jobs)} == {"deleted"}
-        assert {row.outcome for row in database.delete_rows(UUID(int=2), jobs)} == {"taken_over"}
+        assert {row.outcome for row in database.delete_rows(DEAD, jobs, keep_dependents=True)} == {"deleted"}
+        assert {row.outcome for row in database.delete_rows(UUID(int=2), jobs, keep_dependents=True)} == {"taken_over"}
 
 
 def test_several_cycles_at_once_delete_each_file_once(application: Application, servers: Servers) -> None:

@@ -449,6 +449,21 @@ def test_a_job_that_other_rows_refer_to_stays_with_its_file(
     assert application.jobs() == {render.job_id}
 
 
+def test_a_row_that_others_have_come_to_refer_to_since_its_file_went_stays(
+    application: Application, cleanup: Cleanup, configure: Configure, owner: Connection
+) -> None:
+    configure(phases__render_jobs="false")
+    render = application.render()
+    owner.execute("create table favourites (job uuid references render_jobs on delete cascade)")
+    cleanup()
+    owner.execute("insert into favourites values (%s)", (render.job_id,))
+    configure()
+    answer = cleanup()
+    assert answer["phases"]["render_jobs"]["reasons"]["skipped"] == {"foreign_key": 1}
+    assert application.jobs() == {render.job_id}
+    assert owner.execute("select count(*) from favourites").fetchone() == (1,)
+
+
 def test_dependents_can_be_given_up(
     application: Application, cleanup: Cleanup, configure: Configure, owner: Connection
 ) -> None:

@@ -1,7 +1,6 @@
 """A run is recorded from its start to its end, whatever comes between."""
 
 from types import ModuleType
-from uuid import UUID, uuid4
 
 import pytest
 
@@ -52,44 +51,3 @@ def test_a_run_that_breaks_off_in_its_preflight_has_started(
 
 def _break_off(_: Database) -> None:
     raise MemoryError
-
-
-def open_run(database: Database) -> UUID:
-    """Record that a run has started."""
-    run = uuid4()
-    database.open_run(run, trigger="manual", dry_run=False, options={}, scope={})
-    return run
-
-
-def start_run(database: Database, run: UUID) -> None:
-    """Begin a run that is opened."""
-    database.start_run(run, trigger="manual", dry_run=False, options={}, scope={}, override_of=None)
-
-
-def state(servers: Servers, run: UUID) -> tuple[str, bool]:
-    """Return a run's status, and whether others take it for alive."""
-    query = "select status, storage_cleanup.is_alive(run) from storage_cleanup.run where id = %s"
-    ((status, is_alive),) = servers.execute(query, run)
-    return status, is_alive
-
-
-def test_a_run_that_was_silent_for_so_long_that_it_was_closed_begins_all_the_same(servers: Servers) -> None:
-    with Database(servers.database.url()) as database:
-        run = open_run(database)
-        servers.execute("update storage_cleanup.run set heartbeat_at = heartbeat_at - interval '3 minutes'")
-        open_run(database)
-        assert state(servers, run) == ("failed", False)
-        start_run(database, run)
-        assert state(servers, run) == ("running", True)
-        assert servers.execute("select finished_at, summary from storage_cleanup.run where id = %s", run) == [
-            (None, None)
-        ]
-
-
-def test_a_run_that_begins_on_a_new_connection_is_alive_by_that_one(servers: Servers) -> None:
-    with Database(servers.database.url()) as database:
-        run = open_run(database)
-        database.close()
-        assert state(servers, run) == ("running", False)
-        start_run(database, run)
-        assert state(servers, run) == ("running", True)

@@ -208,7 +208,7 @@ def test_it_is_given_up_once_no_request_for_it_can_be_under_way(
 ) -> None:
     for _ in range(5):
         cleanup()
-    let_time_pass(servers)
+    let_time_pass(servers.database)
     servers.storage.reset_stats()
     answer = cleanup()
     assert answer["phases"]["storage_files"]["reasons"]["failed"] == {"stuck": 1}
@@ -224,7 +224,7 @@ def test_what_was_given_up_can_be_saved_again_and_then_stays(
         cleanup()
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         application.save(poisoned)
-    let_time_pass(servers)
+    let_time_pass(servers.database)
     cleanup()
     servers.storage.heal()
     application.save(poisoned)

@@ -377,9 +377,9 @@ class Database(Adapter):
         rows = self._rows(Value[UUID], "leftover_rows", this_run=run, after_job=after, page_size=size)
         return [row.value for row in rows]
 
-    def delete_rows(self, run: UUID, jobs: Sequence[UUID]) -> list[RowOutcome]:
+    def delete_rows(self, run: UUID, jobs: Sequence[UUID], *, keep_dependents: bool) -> list[RowOutcome]:
         """Delete the rows of those of these jobs whose file is known to be gone."""
-        return self._rows(RowOutcome, "delete_rows", this_run=run, jobs=list(jobs))
+        return self._rows(RowOutcome, "delete_rows", this_run=run, jobs=list(jobs), keep_dependents=keep_dependents)
 
     def claim_fileless(
         self,

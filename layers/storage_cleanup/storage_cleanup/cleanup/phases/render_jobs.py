@@ -166,7 +166,9 @@ class RowDeletions(AbstractContextManager["RowDeletions"]):
         if self._order.dry_run:
             self.result.skipped[Reason.DRY_RUN] += len(jobs)
         elif jobs and not self.check_stop():
-            self._account(self._database.delete_rows(self._order.run, jobs))
+            self._account(
+                self._database.delete_rows(self._order.run, jobs, keep_dependents=self._order.keep_dependents)
+            )
 
     def _wait_for_all_but(self, most: int) -> None:
         while len(self._waiting) > most:

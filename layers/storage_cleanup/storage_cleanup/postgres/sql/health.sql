@@ -25,7 +25,7 @@ with good as (
 select count(run.id) as failed, at as last_good
 from good left join storage_cleanup.run
     on (not dry_run or trigger = 'schedule') and started_at > coalesce(at, '-infinity')
-   and (status = 'failed' or status = 'running' and not storage_cleanup.is_alive(run))
+   and (status = 'failed' or storage_cleanup.has_died(run))
 group by at;
 
 -- name: cycles_by_day
@@ -40,10 +40,9 @@ select count(*) as value from storage_cleanup.run
 where status = 'failed' and not coalesce(summary ? 'died', false) and started_at > now() - interval '7 days';
 
 -- name: unended
--- Runs of seven days that started and never ended. One that is silent but younger than an invocation gets may be comparing.
+-- Runs of seven days that started and never ended.
 select id::text as value from storage_cleanup.run
-where started_at > now() - interval '7 days'
-  and (summary ? 'died' or status = 'running' and started_at < now() - interval '15 minutes' and not storage_cleanup.is_alive(run))
+where started_at > now() - interval '7 days' and (summary ? 'died' or storage_cleanup.has_died(run))
 order by started_at desc;
 
 -- name: slowest
