@@ -304,6 +304,16 @@ def test_a_scheduled_run_correlates_with_the_event_of_the_rule(log: Log) -> None
     assert {line["correlation_id"] for line in _lines(log, "dry run")} == {Context().aws_request_id}
 
 
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [({"id": "x" * 500}, "x" * 100), ({"id": 7}, Context().aws_request_id), ("text", Context().aws_request_id)],
+)
+def test_a_correlation_id_is_a_short_text_whatever_the_event_says(log: Log, event: object, expected: str) -> None:
+    with log.of("restore", "odd event"):
+        load_function("restore").lambda_handler(event, Context(function_name="restore"))
+    assert {line["correlation_id"] for line in _lines(log, "odd event")} == {expected}
+
+
 def test_logs_and_metrics_have_one_name_for_the_service(log: Log) -> None:
     found = {event["service"] for lines in log.lines.values() for event in events(lines) if "service" in event}
     assert found == {SERVICE}
