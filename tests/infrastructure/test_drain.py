@@ -11,6 +11,7 @@ import boto3
 import pytest
 from moto import mock_aws
 from moto.awslambda.models import LambdaFunction
+from moto.core.exceptions import JsonRESTError
 
 from local.postgres import ROOT
 from tests.infrastructure.conftest import STACK, Stack
@@ -43,6 +44,8 @@ class Cleanup:
         with self._lock:
             self.events.append(json.loads(body))
             answer = self.answer(len(self.events))
+        if isinstance(answer, JsonRESTError):
+            raise answer
         if isinstance(answer, Exception):
             response_headers["x-amz-function-error"] = "Unhandled"
             return json.dumps({"errorType": type(answer).__name__, "errorMessage": str(answer)})
@@ -66,8 +69,10 @@ def drain(stack: Stack) -> Iterator[Callable[[object], dict[str, Any]]]:
 
     def execute(given: object) -> dict[str, Any]:
         # moto's interpreter doesn't see what CloudFormation has made.
+        definition = json.loads(deployed["definition"])
+        definition["States"]["Workers"]["ItemProcessor"]["States"]["Wait"]["Seconds"] = 0
         machine = client.create_state_machine(
-            name="drain", definition=deployed["definition"], roleArn=deployed["roleArn"]
+            name="drain", definition=json.dumps(definition), roleArn=deployed["roleArn"]
         )["stateMachineArn"]
         arn = client.start_execution(stateMachineArn=machine, input=json.dumps(given))["executionArn"]
         end = time.monotonic() + 60
@@ -163,6 +168,41 @@ def test_a_cycle_that_fails_fails_the_drain_and_is_not_repeated(
     cleanup.answer = lambda _: answer
     assert drain(workers(1))["status"] == "FAILED"
     assert len(cleanup.events) == 1
+
+
+LOST = ["ServiceException", "AWSLambdaException", "SdkClientException", "ClientExecutionTimeoutException"]
+
+
+@pytest.mark.parametrize("error", LOST)
+def test_a_call_whose_fate_is_unknown_costs_a_cycle_of_the_budget_and_another_follows(
+    cleanup: Cleanup, drain: Callable[[object], Any], error: str
+) -> None:
+    cleanup.answer = lambda number: (
+        JsonRESTError(error, "lost") if number == 2 else account(100, 100, 1_000_000, status="partial")
+    )
+    assert endings(drain(workers(1, cycles=4))) == {"budget_spent": 1}
+    assert len(cleanup.events) == 4
+
+
+def test_the_last_cycle_of_a_budget_may_get_lost(cleanup: Cleanup, drain: Callable[[object], Any]) -> None:
+    cleanup.answer = lambda _: JsonRESTError("ServiceException", "lost")
+    assert endings(drain(workers(1, cycles=3))) == {"budget_spent": 1}
+    assert len(cleanup.events) == 3
+
+
+def test_a_drain_whose_calls_all_get_lost_fails(cleanup: Cleanup, drain: Callable[[object], Any]) -> None:
+    cleanup.answer = lambda _: JsonRESTError("ServiceException", "lost")
+    execution = drain(workers(1, cycles=20))
+    assert (execution["status"], execution["error"]) == ("FAILED", "LambdaOutOfReach")
+    assert len(cleanup.events) == 5
+
+
+def test_calls_that_get_lost_now_and_then_do_not_fail_a_drain(cleanup: Cleanup, drain: Callable[[object], Any]) -> None:
+    cleanup.answer = lambda number: (
+        JsonRESTError("ServiceException", "lost") if number % 3 else account(1, 1, 1_000_000, status="partial")
+    )
+    assert endings(drain(workers(1, cycles=12))) == {"budget_spent": 1}
+    assert len(cleanup.events) == 12
 
 
 @pytest.mark.parametrize("given", [{}, {"workers": 4}, {"workers": [{"cycles": 2}]}, [], {"action": "drain"}])

@@ -20,7 +20,7 @@ from tests.infrastructure.iam import Call, as_list, faults, recorded_calls
 def _statements(value: Any) -> Iterator[dict[str, Any]]:
     """Find statements wherever they hide, conditional ones too."""
     if isinstance(value, dict):
-        if {"Effect", "Action", "Resource"} <= value.keys():
+        if {"Effect", "Action", "Resource"} <= value.keys() and value["Effect"] == "Allow":
             yield value
         for each in value.values():
             yield from _statements(each)

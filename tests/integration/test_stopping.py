@@ -41,7 +41,7 @@ def test_the_kill_switch_stops_a_run_in_the_middle(
     switch_off_in_the_middle: Callable[[], None],
 ) -> None:
     application.render_many(400)
-    servers.storage.inject(operations=["remove"], latency_ms=250)
+    servers.storage.inject(operations=["remove"], latency_ms=750)
     answer = cleanup()
     switch_off_in_the_middle()
     assert answer["status"] == "partial"
@@ -58,7 +58,7 @@ def test_a_run_that_was_stopped_leaves_rows_as_well_and_the_next_one_finishes(
     switch_off_in_the_middle: Callable[[], None],
 ) -> None:
     application.render_many(400)
-    servers.storage.inject(operations=["remove"], latency_ms=250)
+    servers.storage.inject(operations=["remove"], latency_ms=750)
     assert cleanup()["phases"]["render_jobs"]["stopped"] == "disabled"
     switch_off_in_the_middle()
     assert len(application.jobs()) > len(application.files())
@@ -76,7 +76,7 @@ def test_what_a_stopped_run_has_not_removed_can_be_saved(
     switch_off_in_the_middle: Callable[[], None],
 ) -> None:
     renders = application.render_many(400)
-    servers.storage.inject(operations=["remove"], latency_ms=250)
+    servers.storage.inject(operations=["remove"], latency_ms=750)
     cleanup()
     switch_off_in_the_middle()
     files = application.files()

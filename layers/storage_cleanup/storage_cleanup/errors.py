@@ -5,6 +5,7 @@
     StorageCleanupError
     ├── RefusedError            nothing was begun; names each fault and what is accepted
     │   ├── ConfigurationError  parameters are missing, misspelt or nonsense
+    │   │   ├── ThrottledError         Parameter Store takes no more requests just now
     │   │   └── NotConfiguredYetError  a new stage waits for its URL, key and database
     │   └── RequestError        the event asks for something that it may not, or in a way that can't be read
     ├── UnsafeError             a precondition of deleting anything doesn't hold (key, guard, schema, blindness …)
@@ -44,6 +45,10 @@ class ConfigurationError(RefusedError):
     """The parameters can't be used; nothing was deleted. Each fault names the parameter."""
 
     what = "Configuration"
+
+
+class ThrottledError(ConfigurationError):
+    """Parameter Store takes no more requests just now: nothing is wrong with what it holds."""
 
 
 class NotConfiguredYetError(ConfigurationError):

@@ -67,7 +67,11 @@ MOST_REQUESTS: Final = 8
 PUSHBACK_SECONDS: Final = 0.5
 """What is pushed back so soon after a decrease was sent before it, and says nothing about the new pace."""
 SWITCH_SECONDS: Final = 1.0
-"""How often a run reads the kill switch, and the longest that it waits without looking at it."""
+"""The longest that a run waits without looking whether it has to stop."""
+SWITCH_READ_SECONDS: Final = 2.0
+"""How often a run reads the kill switch: a drain's 16 workers ask 8 times a second; Parameter Store takes 40."""
+SWITCH_STALE_SECONDS: Final = 6.0
+"""How old what was read may be while Parameter Store throttles; with the reads that follow, within the ten seconds."""
 REFERENCE_SECONDS: Final = 5.0
 """How old the count of saved assets may be when something is claimed."""
 RESERVE_SECONDS: Final = 30.0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from storage_cleanup.cleanup.deadline import Watch
-from storage_cleanup.errors import ConfigurationError
+from storage_cleanup.errors import ConfigurationError, ThrottledError
 
 
 class Clock:
@@ -58,13 +58,14 @@ def test_a_short_invocation_keeps_a_quarter_of_its_time(left: float, reason: str
     assert watch.stop_reason() == reason
 
 
-def test_the_switch_is_read_at_most_once_a_second() -> None:
+def test_the_switch_is_read_at_most_every_two_seconds() -> None:
+    """So that the 16 workers of a drain stay far below what Parameter Store takes."""
     clock, switch = Clock(), Switch()
     watch = Watch(seconds(900), switch, clock=clock)
-    for clock.now in (0.0, 0.5, 0.999):
+    for clock.now in (0.0, 1.0, 1.999):
         watch.stop_reason()
     assert switch.reads == 1
-    clock.now = 1.0
+    clock.now = 2.0
     watch.stop_reason()
     assert switch.reads == 2
 
@@ -73,7 +74,7 @@ def test_a_run_that_is_switched_off_stops_and_never_goes_on_again() -> None:
     clock, switch = Clock(), Switch()
     watch = Watch(seconds(900), switch, clock=clock)
     assert watch.stop_reason() is None
-    switch.enabled, clock.now = False, 1.0
+    switch.enabled, clock.now = False, 2.0
     assert watch.stop_reason() == "disabled"
     switch.enabled, clock.now = True, 100.0
     assert watch.stop_reason() == "disabled"
@@ -87,6 +88,28 @@ def test_a_switch_that_cannot_be_read_stops_the_run_and_says_why(caplog: pytest.
     [line] = caplog.records
     assert line.getMessage() == "The kill switch can't be read, so the run stops"
     assert "enabled can't be read: throttled" in vars(line)["error"]
+
+
+def test_a_switch_that_is_throttled_is_read_again_and_stops_the_run_after_six_seconds() -> None:
+    clock, switch = Clock(), Switch()
+    watch = Watch(seconds(900), switch, clock=clock)
+    assert watch.stop_reason() is None
+    switch.error = ThrottledError(["enabled can't be read: throttled"])
+    for clock.now in (2.0, 4.0, 5.999):
+        assert watch.stop_reason() is None
+    clock.now = 8.0
+    assert watch.stop_reason() == "switch_unreadable"
+    assert switch.reads == 4
+
+
+def test_a_switch_that_was_throttled_for_a_moment_counts_again() -> None:
+    clock, switch = Clock(), Switch()
+    watch = Watch(seconds(900), switch, clock=clock)
+    for clock.now in (2.0, 4.0, 6.0, 8.0, 10.0, 12.0):
+        switch.error = ThrottledError(["throttled"]) if clock.now % 4 else None
+        assert watch.stop_reason() is None
+    switch.error, switch.enabled, clock.now = None, False, 14.0
+    assert watch.stop_reason() == "disabled"
 
 
 def test_without_time_the_switch_is_not_read() -> None:

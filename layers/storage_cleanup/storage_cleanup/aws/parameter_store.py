@@ -4,12 +4,12 @@ from typing import Any
 
 from storage_cleanup.aws.clients import AWS_ERRORS, error_code
 from storage_cleanup.aws.clients import client as make_client
-from storage_cleanup.errors import ConfigurationError
+from storage_cleanup.errors import ConfigurationError, ThrottledError
 
+_THROTTLED = dict.fromkeys(("ThrottlingException", "RequestLimitExceeded"), "Parameter Store throttled the request")
 _HINTS = {
+    **_THROTTLED,
     "AccessDeniedException": "the function's role lacks a permission",
-    "ThrottlingException": "Parameter Store throttled the request",
-    "RequestLimitExceeded": "Parameter Store throttled the request",
     "InvalidKeyId": "the key of a SecureString can't be used",
     "EndpointConnectionError": "Parameter Store can't be reached",
     "ConnectTimeoutError": "Parameter Store can't be reached",
@@ -69,6 +69,8 @@ class ParameterStore:
         ------
         ConfigurationError
             When Parameter Store can't be asked, which must stop the run as well.
+        ThrottledError
+            When it takes no more requests just now.
         """
         name = f"{self._path}/enabled"
         try:
@@ -81,5 +83,8 @@ class ParameterStore:
 
 
 def _unreadable(name: str, error: Exception) -> ConfigurationError:
-    hint = _HINTS.get(error_code(error), "it failed")
-    return ConfigurationError([f"{name} can't be read from Parameter Store: {hint} ({error})"])
+    code = error_code(error)
+    hint = _HINTS.get(code, "it failed")
+    return (ThrottledError if code in _THROTTLED else ConfigurationError)(
+        [f"{name} can't be read from Parameter Store: {hint} ({error})"]
+    )

@@ -5,8 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from storage_cleanup.errors import ConfigurationError
-from storage_cleanup.limits import RESERVE_SECONDS, SWITCH_SECONDS
+from storage_cleanup.errors import ConfigurationError, ThrottledError
+from storage_cleanup.limits import RESERVE_SECONDS, SWITCH_READ_SECONDS, SWITCH_STALE_SECONDS
 from storage_cleanup.model.reasons import Reason
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Watch:
     remaining_milliseconds
         Time until the invocation is ended from outside: Lambda's ``get_remaining_time_in_millis``.
     enabled
-        Reads the kill switch; asked at most once a second.
+        Reads the kill switch; asked at most every two seconds, and again when Parameter Store throttles.
     reserve_seconds
         Time kept for what is under way: finishing requests, settling them, closing the run.
     """
@@ -43,6 +43,7 @@ class Watch:
         self._clock = clock
         self._lock = threading.Lock()
         self._asked_at = float("-inf")
+        self._read_at = clock()
         self._switched_off: str | None = None
         # A short invocation keeps a share of its time instead, or it would never begin.
         self._reserve_seconds = min(reserve_seconds, self.remaining_seconds / 4)
@@ -65,14 +66,18 @@ class Watch:
         if self.remaining_seconds < self._reserve_seconds:
             return Reason.TIME_IS_SHORT
         with self._lock:
-            if self._switched_off is None and self._clock() - self._asked_at >= SWITCH_SECONDS:
+            if self._switched_off is None and self._clock() - self._asked_at >= SWITCH_READ_SECONDS:
                 self._asked_at = self._clock()
                 self._switched_off = self._read_switch()
             return self._switched_off
 
     def _read_switch(self) -> str | None:
         try:
-            return None if self._enabled() else Reason.DISABLED
+            is_enabled = self._enabled()
         except ConfigurationError as error:
+            if isinstance(error, ThrottledError) and self._clock() - self._read_at < SWITCH_STALE_SECONDS:
+                return None
             _log.error("The kill switch can't be read, so the run stops", extra={"error": str(error)})
             return Reason.SWITCH_UNREADABLE
+        self._read_at = self._clock()
+        return None if is_enabled else Reason.DISABLED
