@@ -51,3 +51,13 @@ def test_a_run_that_breaks_off_in_its_preflight_has_started(
 
 def _break_off(_: Database) -> None:
     raise MemoryError
+
+
+def test_temporary_files_alone_go_without_a_database(cleanup: Cleanup, configure: Configure) -> None:
+    configure(
+        database__url="postgresql://postgres@127.0.0.1:1/postgres",
+        phases__storage_files="false",
+        phases__render_jobs="false",
+    )
+    answer = cleanup()
+    assert (answer["status"], list(answer["phases"])) == ("succeeded", ["temp_files"])
