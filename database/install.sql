@@ -2128,24 +2128,37 @@ begin
     on conflict (job_id) do update set unsaved_at = greatest(candidate.unsaved_at, excluded.unsaved_at);
 end $$;
 
--- Opens a run. Runs that died are closed first.
+-- Records that a run has started, before anything is known of the project. Runs that died are closed first.
+create or replace function storage_cleanup.open_run(this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb) returns void
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    update storage_cleanup.run as dead
+    set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish", "died": true}'
+    where storage_cleanup.has_died(dead);
+
+    insert into storage_cleanup.run (id, trigger, dry_run, options, scope)
+    values (open_run.this_run, open_run.trigger, open_run.dry_run, open_run.options, open_run.scope);
+end $$;
+
+-- Begins a run: from now on it may claim.
 create or replace function storage_cleanup.start_run(
     this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb, override_of uuid) returns void
 language plpgsql security definer set search_path = ''
 as $$
 begin
-    update storage_cleanup.run as dead
-    set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish"}'
-    where storage_cleanup.has_died(dead);
-
+    if not exists (select from storage_cleanup.run where id = this_run) then
+        perform storage_cleanup.open_run(this_run, trigger, dry_run, options, scope);
+    end if;
     perform storage_cleanup.take_up_unsaved();
     perform storage_cleanup.take_back(start_run.scope);
 
     -- An override is judged by what is there now, and settles it, even when there is nothing left for it to delete.
-
-    insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of, counted_assets)
-    values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of,
-            case when start_run.override_of is not null then storage_cleanup.count_saved() end);
+    if start_run.override_of is not null then
+        update storage_cleanup.run
+        set override_of = start_run.override_of, counted_assets = storage_cleanup.count_saved()
+        where id = start_run.this_run;
+    end if;
 end $$;
 
 -- The dry run of that id, and whether it may still be carried out.
@@ -2965,7 +2978,8 @@ $$;
 
 -- Integrity both ways, in one pass. One row a finding, with up to three examples:
 --   saved_job_missing      an asset names a job that doesn't exist; `removed` counts those that this system removed
---   saved_file_missing     an asset names a job whose file isn't in its bucket; `removed` as above
+--   saved_file_missing     an asset names a job whose file isn't in its bucket, or needs an object that was removed; `removed`
+--                          counts what this system removed, for whichever job, as far as its ledger reaches
 --   row_without_file       nobody saved the completed job, it is older than max_age and grace, and its file is gone
 --   object_unknown         an object of that age in a listed bucket that no job and no asset points at
 --   url_not_understood     the URL of a completed job is another project's, or names no object that could exist
@@ -3009,6 +3023,20 @@ as $$
             where known.job_id = placed.id and known.state <> 'released' order by known.id desc limit 1) as ledger on true
         where placed.id is not null
     ),
+    removed as (                -- what assets need, was removed by this system, and isn't there; missing jobs have a finding of their own
+        select source
+        from storage_cleanup.deletion as ledger join storage_cleanup.reference on reference.object = ledger.object
+        where ledger.state in ('claimed', 'file_deleted', 'done')
+          and (reference.job_id is null or exists (select from storage_cleanup.job() as job where job.id = reference.job_id))
+          and not exists (select from storage.objects as stored
+                          where stored.bucket_id = ledger.bucket_id and stored.name = ledger.object_name)
+    ),
+    without_file as (
+        select split_part(source, ':', 2) as asset, true as is_removed from removed
+        union all
+        select split_part(source, ':', 2), state in ('claimed', 'file_deleted', 'done')
+        from judged join storage_cleanup.mention on mention.id = judged.id and is_save where finding = 'saved_file_missing'
+    ),
     stranger as (
         select place, storage_cleanup.size_of(stored.metadata) as size
         from placed join storage.objects as stored on stored.id = object_id
@@ -3021,9 +3049,12 @@ as $$
                select from storage_cleanup.deletion as known where known.job_id = save.job_id and known.state = 'done')), 0::bigint, (array_agg(asset))[:3]
     from save where not exists (select from storage_cleanup.job() as job where job.id = save.job_id)
     union all
-    select finding, count(*), count(*) filter (where state in ('claimed', 'file_deleted', 'done')), 0,
-           (array_agg(coalesce(asset, id::text)))[:3]
-    from judged where finding is not null group by finding
+    select 'saved_file_missing', count(distinct asset), count(distinct asset) filter (where is_removed), 0,
+           (array_agg(distinct asset order by asset))[:3]
+    from without_file
+    union all
+    select finding, count(*), 0, 0, (array_agg(coalesce(asset, id::text)))[:3]
+    from judged where finding <> 'saved_file_missing' group by finding
     union all
     select 'object_unknown', count(*), 0, storage_cleanup.total_size(sum(size)), (array_agg(place))[:3] from stranger
 $$;
@@ -3141,7 +3172,7 @@ language sql stable
 as $$
     select oid::regprocedure from pg_proc
     where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
-        'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'start_run', 'due', 'park', 'set_aside', 'claim', 'adopt',
+        'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'open_run', 'start_run', 'due', 'park', 'set_aside', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
         'compare_if_due', 'unprotected_among', 'prune', 'judge_saved', 'most_saved', 'first_run_facts', 'finish_run', 'stored', 'orphans', 'completed',
         'assets', 'integrity', 'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'columns_with_paths', 'has_died'])

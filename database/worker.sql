@@ -14,7 +14,7 @@ language sql stable
 as $$
     select oid::regprocedure from pg_proc
     where pronamespace = 'storage_cleanup'::regnamespace and proname = any (array[
-        'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'start_run', 'due', 'park', 'set_aside', 'claim', 'adopt',
+        'schema_version', 'distrust', 'buckets', 'canaries', 'count_saved', 'plan', 'open_run', 'start_run', 'due', 'park', 'set_aside', 'claim', 'adopt',
         'settle', 'give_back', 'give_back_abandoned', 'leftover_rows', 'delete_rows', 'claim_fileless', 'backlog',
         'compare_if_due', 'unprotected_among', 'prune', 'judge_saved', 'most_saved', 'first_run_facts', 'finish_run', 'stored', 'orphans', 'completed',
         'assets', 'integrity', 'orphan_bytes', 'index_use', 'foreign_keys_without_index', 'lock_trouble', 'columns_with_paths', 'has_died'])

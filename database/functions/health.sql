@@ -68,7 +68,8 @@ $$;
 
 -- Integrity both ways, in one pass. One row a finding, with up to three examples:
 --   saved_job_missing      an asset names a job that doesn't exist; `removed` counts those that this system removed
---   saved_file_missing     an asset names a job whose file isn't in its bucket; `removed` as above
+--   saved_file_missing     an asset names a job whose file isn't in its bucket, or needs an object that was removed; `removed`
+--                          counts what this system removed, for whichever job, as far as its ledger reaches
 --   row_without_file       nobody saved the completed job, it is older than max_age and grace, and its file is gone
 --   object_unknown         an object of that age in a listed bucket that no job and no asset points at
 --   url_not_understood     the URL of a completed job is another project's, or names no object that could exist
@@ -112,6 +113,20 @@ as $$
             where known.job_id = placed.id and known.state <> 'released' order by known.id desc limit 1) as ledger on true
         where placed.id is not null
     ),
+    removed as (                -- what assets need, was removed by this system, and isn't there; missing jobs have a finding of their own
+        select source
+        from storage_cleanup.deletion as ledger join storage_cleanup.reference on reference.object = ledger.object
+        where ledger.state in ('claimed', 'file_deleted', 'done')
+          and (reference.job_id is null or exists (select from storage_cleanup.job() as job where job.id = reference.job_id))
+          and not exists (select from storage.objects as stored
+                          where stored.bucket_id = ledger.bucket_id and stored.name = ledger.object_name)
+    ),
+    without_file as (
+        select split_part(source, ':', 2) as asset, true as is_removed from removed
+        union all
+        select split_part(source, ':', 2), state in ('claimed', 'file_deleted', 'done')
+        from judged join storage_cleanup.mention on mention.id = judged.id and is_save where finding = 'saved_file_missing'
+    ),
     stranger as (
         select place, storage_cleanup.size_of(stored.metadata) as size
         from placed join storage.objects as stored on stored.id = object_id
@@ -124,9 +139,12 @@ as $$
                select from storage_cleanup.deletion as known where known.job_id = save.job_id and known.state = 'done')), 0::bigint, (array_agg(asset))[:3]
     from save where not exists (select from storage_cleanup.job() as job where job.id = save.job_id)
     union all
-    select finding, count(*), count(*) filter (where state in ('claimed', 'file_deleted', 'done')), 0,
-           (array_agg(coalesce(asset, id::text)))[:3]
-    from judged where finding is not null group by finding
+    select 'saved_file_missing', count(distinct asset), count(distinct asset) filter (where is_removed), 0,
+           (array_agg(distinct asset order by asset))[:3]
+    from without_file
+    union all
+    select finding, count(*), 0, 0, (array_agg(coalesce(asset, id::text)))[:3]
+    from judged where finding <> 'saved_file_missing' group by finding
     union all
     select 'object_unknown', count(*), 0, storage_cleanup.total_size(sum(size)), (array_agg(place))[:3] from stranger
 $$;

@@ -28,24 +28,37 @@ begin
     on conflict (job_id) do update set unsaved_at = greatest(candidate.unsaved_at, excluded.unsaved_at);
 end $$;
 
--- Opens a run. Runs that died are closed first.
+-- Records that a run has started, before anything is known of the project. Runs that died are closed first.
+create or replace function storage_cleanup.open_run(this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb) returns void
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    update storage_cleanup.run as dead
+    set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish", "died": true}'
+    where storage_cleanup.has_died(dead);
+
+    insert into storage_cleanup.run (id, trigger, dry_run, options, scope)
+    values (open_run.this_run, open_run.trigger, open_run.dry_run, open_run.options, open_run.scope);
+end $$;
+
+-- Begins a run: from now on it may claim.
 create or replace function storage_cleanup.start_run(
     this_run uuid, trigger text, dry_run boolean, options jsonb, scope jsonb, override_of uuid) returns void
 language plpgsql security definer set search_path = ''
 as $$
 begin
-    update storage_cleanup.run as dead
-    set status = 'failed', finished_at = clock_timestamp(), summary = '{"message": "the run did not finish"}'
-    where storage_cleanup.has_died(dead);
-
+    if not exists (select from storage_cleanup.run where id = this_run) then
+        perform storage_cleanup.open_run(this_run, trigger, dry_run, options, scope);
+    end if;
     perform storage_cleanup.take_up_unsaved();
     perform storage_cleanup.take_back(start_run.scope);
 
     -- An override is judged by what is there now, and settles it, even when there is nothing left for it to delete.
-
-    insert into storage_cleanup.run (id, trigger, dry_run, options, scope, override_of, counted_assets)
-    values (start_run.this_run, start_run.trigger, start_run.dry_run, start_run.options, start_run.scope, start_run.override_of,
-            case when start_run.override_of is not null then storage_cleanup.count_saved() end);
+    if start_run.override_of is not null then
+        update storage_cleanup.run
+        set override_of = start_run.override_of, counted_assets = storage_cleanup.count_saved()
+        where id = start_run.this_run;
+    end if;
 end $$;
 
 -- The dry run of that id, and whether it may still be carried out.

@@ -6,6 +6,7 @@ The event ``drain`` starts the state machine that runs cycles side by side until
 import os
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -25,13 +26,13 @@ from storage_cleanup.scheduling.rate import Interval
 from storage_cleanup.scheduling.rule import repair_rule
 from storage_cleanup.storage.object_store import ObjectStore
 from storage_cleanup.telemetry import (
+    begin_run,
     count,
-    logger,
-    metrics,
+    crash_recorded,
+    instrumented,
     record_refusal,
     record_run,
     record_schedule,
-    record_start,
     record_unknown,
     record_waiting,
 )
@@ -39,14 +40,15 @@ from storage_cleanup.telemetry import (
 _KEEP_HISTORY = timedelta(days=int(os.environ.get("HISTORY_DAYS") or KEEP_HISTORY.days))
 
 
-@logger.inject_lambda_context(clear_state=True)
-@metrics.log_metrics(raise_on_empty_metrics=False)
+@instrumented
 def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """Run one cycle and return its account; refuse an event or a configuration that can't be trusted."""
     try:
         if drain := parse_drain_event(event):
             return _drain(drain)
-        result = _clean(parse_cleanup_event(event), context)
+        request = parse_cleanup_event(event)
+        with crash_recorded():
+            result = _clean(request, begin_run(request.trigger), context)
     except NotConfiguredYetError as waiting:
         return record_waiting(waiting)
     except RefusedError as refusal:
@@ -63,8 +65,7 @@ def _drain(request: DrainRequest) -> dict[str, Any]:
     return answer
 
 
-def _clean(request: CleanupRequest, context: LambdaContext) -> RunResult:
-    record_start(request.trigger)
+def _clean(request: CleanupRequest, run: UUID, context: LambdaContext) -> RunResult:
     parameters = _parameters()
     settings = _settings(parameters)
     options = resolve(request, settings)
@@ -75,7 +76,9 @@ def _clean(request: CleanupRequest, context: LambdaContext) -> RunResult:
         Database(url, watch.seconds_for) as database,
         ObjectStore(settings.supabase_url, key, give_up=watch.stop_reason, seconds_for=watch.seconds_for) as store,
     ):
-        return run_cycle(settings, options, database=database, store=store, watch=watch, keep_history=_KEEP_HISTORY)
+        return run_cycle(
+            settings, options, run=run, database=database, store=store, watch=watch, keep_history=_KEEP_HISTORY
+        )
 
 
 def _settings(parameters: ParameterStore) -> Settings:

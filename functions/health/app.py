@@ -12,14 +12,16 @@ from storage_cleanup.errors import ConfigurationError, NotConfiguredYetError, Re
 from storage_cleanup.events.health import Period, ReportRequest, parse_health_event
 from storage_cleanup.health.model import HealthAnswer, Status
 from storage_cleanup.health.runner import examine, refused
-from storage_cleanup.limits import REPORT_RESERVE_SECONDS
+from storage_cleanup.limits import ASKING_STORAGE, REPORT_RESERVE_SECONDS, WATCHING
 from storage_cleanup.model.pricing import price_per_gigabyte_month
 from storage_cleanup.postgres.observer import Observer
-from storage_cleanup.telemetry import count, logger, metrics, record_refusal, record_unknown
+from storage_cleanup.storage.object_store import Backoff, ObjectStore
+from storage_cleanup.telemetry import count, instrumented, logger, record_refusal, record_unknown
+
+_BACKOFF = Backoff(attempts=3)
 
 
-@logger.inject_lambda_context(clear_state=True)
-@metrics.log_metrics(raise_on_empty_metrics=False)
+@instrumented
 def lambda_handler(event: Any, context: LambdaContext) -> dict[str, Any]:
     """Answer every check, or make a report; refuse an event that can't be meant."""
     try:
@@ -45,7 +47,7 @@ def _health(seconds: float) -> HealthAnswer:
         answer = refused(error)
     else:
         with _observer(settings, seconds) as observer:
-            answer = examine(settings, observer, events=client("events"), rule_name=os.environ["RULE_NAME"])
+            answer = _examine(settings, observer)
     _record(answer)
     return answer
 
@@ -61,7 +63,7 @@ def _report(period: Period, seconds: float) -> dict[str, Any]:
     price = price_per_gigabyte_month()
     with _observer(settings, seconds) as observer:
         material = gather(observer, period=period, buckets=settings.buckets, stage=stage, price=price)
-        health = examine(settings, observer, events=client("events"), rule_name=os.environ["RULE_NAME"])
+        health = _examine(settings, observer)
     _record(health)
     report = make_report(material, health)
     page = render_page(report)
@@ -70,6 +72,19 @@ def _report(period: Period, seconds: float) -> dict[str, Any]:
     logger.info("Report made", extra={"period": period.value, "sentences": report.sentences, "places": places})
     answer: dict[str, Any] = {"status": "succeeded", "places": places, "figures": report.as_dict()}
     return answer if places else {**answer, "page": page}
+
+
+def _examine(settings: Settings, observer: Observer) -> HealthAnswer:
+    key = settings.service_role_key.get_secret_value()
+    with ObjectStore(settings.supabase_url, key, backoff=_BACKOFF, patience=ASKING_STORAGE) as store:
+        return examine(
+            settings,
+            observer,
+            store,
+            events=client("events"),
+            cloudwatch=client("cloudwatch", WATCHING),
+            rule_name=os.environ["RULE_NAME"],
+        )
 
 
 def _record(answer: HealthAnswer) -> None:

@@ -15,11 +15,10 @@ from storage_cleanup.limits import CREATING, INVOCATION_SECONDS, WATCHING
 from storage_cleanup.scheduling import monitor
 from storage_cleanup.scheduling.rule import sync_rule
 from storage_cleanup.scheduling.setup import note_progress
-from storage_cleanup.telemetry import count, logger, metrics
+from storage_cleanup.telemetry import count, instrumented, logger, metrics
 
 
-@metrics.log_metrics
-@logger.inject_lambda_context
+@instrumented
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001
     """Watch, then set the rule's rate; raise when the parameters don't say which, and leave the last good one.
 
@@ -35,6 +34,14 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
     ScheduleError
         When the rule can't be read or changed.
     """
+    try:
+        return _sync(event)
+    except ConfigurationError as refusal:
+        logger.error(str(refusal), extra={"faults": refusal.faults})
+        raise
+
+
+def _sync(event: dict[str, Any]) -> dict[str, Any]:
     rule, path = os.environ["RULE_NAME"], os.environ["PARAMETER_PATH"]
     refusal = _create_parameters(event, path)  # first: a new stage's clock starts with its parameters
     parameters = monitor.read_schedule_parameters(client("ssm", WATCHING), path)

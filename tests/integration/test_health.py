@@ -7,14 +7,17 @@ from threading import Thread
 from typing import Any
 
 import boto3
+import psycopg
 import pytest
 from psycopg import errors as pg
 
 from local.application import Application, age_jobs
 from local.functions import RULE
+from local.postgres import Postgres
 from local.stack import PARAMETER_PATH
 from storage_cleanup.config.parameters import OWN
 from storage_cleanup.errors import RequestError
+from storage_cleanup.telemetry import NAMESPACE, SERVICE
 from tests.conftest import Servers
 from tests.integration.conftest import Cleanup, Configure, Health
 
@@ -272,7 +275,7 @@ CASES: list[Case] = [
         "url_not_understood",
         lambda s, a: a.add_job(output_url="not a url at all"),
         "warning",
-        "correct them, or delete those rows",
+        "they are never touched; find out who writes such URLs",
     ),
     (
         "stored_bytes",
@@ -433,8 +436,192 @@ def test_an_uninstalled_schema_is_critical(servers: Servers, health: Health) -> 
 def test_before_the_first_cycle_it_says_so(health: Health) -> None:
     answer = health()
     assert turned(answer) == {"last_cycle": "warning", "usage_history": "warning"}
-    assert "No cycle has run yet" in sentence(answer, "last_cycle")
+    assert sentence(answer, "last_cycle") == "Waiting for the first cycle: the schedule starts one every 60 minutes."
     assert "the next cycle does it" in sentence(answer, "usage_history")
+
+
+def test_a_new_system_with_a_backlog_and_broken_assets_is_not_critical(
+    application: Application, health: Health, servers: Servers
+) -> None:
+    application.render_many(150)
+    lost = application.render()
+    application.save(lost)
+    _remove_object(servers, f"name = '{lost.name}'")
+    answer = health()
+    assert answer["critical"] == 0
+    assert sentence(answer, "orphans_left") == "150 orphans wait for the first cycle that isn't dry."
+    assert "before this system has removed anything" in sentence(answer, "saved_file_missing")
+    run(servers, 1, "succeeded", summary='{"phases": {"temp_files": {}}}')
+    assert health()["critical"] == 0
+    run(servers, 1, "succeeded", summary='{"phases": {"storage_files": {}}}')
+    assert {name for name, status in turned(health()).items() if status == "critical"} == {
+        "orphans_left",
+        "saved_file_missing",
+    }
+
+
+# -- what cycles see ---------------------------------------------------------------------------------------------------
+
+
+def count_failures(count: int, *, minutes_ago: float = 5) -> None:
+    """Count failed cycles in CloudWatch, as the function cleanup does."""
+    boto3.client("cloudwatch").put_metric_data(
+        Namespace=NAMESPACE,
+        MetricData=[
+            {
+                "MetricName": "CycleFailed",
+                "Dimensions": [{"Name": "service", "Value": SERVICE}],
+                "Timestamp": datetime.now(UTC) - timedelta(minutes=minutes_ago + number),
+                "Value": 1,
+            }
+            for number in range(count)
+        ],
+    )
+
+
+@pytest.mark.parametrize("event", [SCHEDULED, {"action": "cleanup"}], ids=["scheduled", "manual"])
+def test_cycles_that_fail_on_a_revoked_key_are_seen(
+    sound: Application, cleanup: Cleanup, health: Health, configure: Configure, event: object
+) -> None:
+    sound.render_many(3)
+    configure(supabase__service_role_key="sb_secret_revoked")
+    assert [cleanup(event)["status"] for _ in range(4)] == ["failed"] * 4
+    answer = health()
+    found = turned(answer)
+    assert (found["storage"], found["failed_cycles"], found["success_rate"]) == ("critical", "critical", "warning")
+    assert answer["checks"]["success_rate"]["value"] == 20.0
+    assert "unrecorded_cycles" not in found
+
+
+def test_a_bucket_that_storage_does_not_have_is_seen(sound: Application, health: Health, configure: Configure) -> None:
+    configure(buckets="images,videos,gifs")
+    answer = health()
+    assert turned(answer)["storage"] == "critical"
+    assert "buckets names gifs, which Storage doesn't have; it has images, videos" in sentence(answer, "storage")
+
+
+def test_a_database_of_another_project_is_seen(health: Health, configure: Configure, postgres: Postgres) -> None:
+    postgres.create_database("another_project")
+    try:
+        with psycopg.connect(postgres.url("supabase_storage_admin", "another_project"), autocommit=True) as connection:
+            connection.execute(
+                "insert into storage.buckets (id, name, created_at) values "
+                "('images', 'images', now() - interval '1 day'), ('videos', 'videos', now() - interval '1 day')"
+            )
+        configure(database__url=postgres.url(WORKER, "another_project"))
+        answer = health()
+    finally:
+        postgres.drop_database("another_project")
+    assert turned(answer)["storage"] == "critical"
+    assert "supabase/url and database/url belong to different projects" in sentence(answer, "storage")
+
+
+def test_storage_that_does_not_answer_is_critical_and_nothing_is_advised_but_to_read(
+    sound: Application, health: Health, configure: Configure
+) -> None:
+    configure(supabase__url="http://127.0.0.1:1")
+    answer = health()
+    assert turned(answer)["storage"] == "critical"
+    assert "Storage can't be asked, so cycles remove no file" in sentence(answer, "storage")
+    said = " ".join(check["sentence"] for check in answer["checks"].values())
+    assert "by hand" not in said
+
+
+def test_cycles_that_never_reached_the_database_are_counted_from_their_figures(
+    sound: Application, cleanup: Cleanup, health: Health, configure: Configure, servers: Servers
+) -> None:
+    sql(servers, "update storage_cleanup.run set started_at = started_at - interval '30 minutes'")
+    count_failures(4)
+    answer = health()
+    assert turned(answer) == {
+        "failed_cycles": "critical",
+        "unrecorded_cycles": "warning",
+        "success_rate": "warning",
+    }
+    assert "read the saved query failures" in sentence(answer, "failed_cycles")
+    assert sentence(answer, "unrecorded_cycles").startswith("4 cycles of the last seven days failed before")
+    assert answer["checks"]["success_rate"]["value"] == 20.0
+
+
+def test_failures_before_the_last_good_cycle_are_not_in_a_row(sound: Application, health: Health) -> None:
+    count_failures(4, minutes_ago=60)
+    assert turned(health()) == {"unrecorded_cycles": "warning", "success_rate": "warning"}
+
+
+def test_a_failure_that_is_recorded_and_counted_is_one(sound: Application, health: Health, servers: Servers) -> None:
+    run(servers, 2, "failed")
+    count_failures(2, minutes_ago=-1)
+    answer = health()
+    assert turned(answer) == {"success_rate": "warning"}
+    assert answer["checks"]["failed_cycles"]["value"] == 2
+    assert answer["checks"]["success_rate"]["value"] == 33.33
+
+
+def test_a_run_that_started_and_never_ended_is_seen(sound: Application, health: Health, servers: Servers) -> None:
+    run(servers, 1, "running", minutes_ago=17)
+    answer = health()
+    assert turned(answer)["unended_runs"] == "warning"
+    ((ended,),) = servers.execute("select id::text from storage_cleanup.run where status = 'running'")
+    words = f"1 run of the last seven days started and never ended (such as {ended})"
+    assert words in sentence(answer, "unended_runs")
+
+
+def test_a_run_that_may_still_be_at_work_is_not_missed(sound: Application, health: Health, servers: Servers) -> None:
+    run(servers, 1, "running", minutes_ago=15)
+    assert turned(health()) == {}
+
+
+def test_a_run_that_was_closed_for_dead_stays_seen(
+    sound: Application, cleanup: Cleanup, health: Health, servers: Servers
+) -> None:
+    run(servers, 1, "running", minutes_ago=17)
+    cleanup(SCHEDULED)
+    assert servers.execute("select from storage_cleanup.run where status = 'running'") == []
+    assert turned(health()) == {"unended_runs": "warning", "success_rate": "warning"}
+
+
+def test_a_dry_run_by_schedule_is_a_cycle_and_one_by_hand_is_none(
+    cleanup: Cleanup, health: Health, configure: Configure
+) -> None:
+    cleanup(dry_run=True)
+    assert "Waiting for the first cycle" in sentence(health(), "last_cycle")
+    configure(dry_run="true")
+    cleanup(SCHEDULED)
+    answer = health()
+    assert "last_cycle" not in turned(answer)
+    assert list(answer["checks"]["cycles_by_day"]["value"].values()) == [{"succeeded": 1, "partial": 0, "failed": 0}]
+
+
+def test_a_refused_override_hides_no_open_breaker_and_no_missing_cycle(
+    sound: Application, cleanup: Cleanup, health: Health, servers: Servers
+) -> None:
+    sql(
+        servers,
+        "update storage_cleanup.run set started_at = started_at - interval '100 minutes', "
+        """summary = summary || '{"breaker_open": true}'""",
+    )
+    with pytest.raises(RequestError):
+        cleanup(override="00000000-0000-0000-0000-000000000001")
+    assert turned(health()) == {"last_cycle": "critical", "breaker": "critical"}
+
+
+@pytest.mark.parametrize("named", ["its job", "its own path", "another job"])
+def test_a_saved_file_that_this_system_removed_is_said_to_be_so(
+    sound: Application, health: Health, servers: Servers, named: str
+) -> None:
+    render = sound.render()
+    metadata = {"url": f"images/{render.name}"} if named == "its own path" else None
+    sound.save(render, metadata=metadata)
+    _remove_object(servers, f"name = '{render.name}'")
+    job = "gen_random_uuid()" if named == "another job" else f"'{render.job_id}'"
+    sql(
+        servers,
+        "insert into storage_cleanup.deletion (job_id, state, bucket_id, object_name, object) values "
+        f"({job}, 'done', 'images', '{render.name}', storage_cleanup.hash('images/{render.name}'))",
+    )
+    answer = health()
+    assert turned(answer)["saved_file_missing"] == "critical"
+    assert "1 saved asset lost the file (this system removed 1)" in sentence(answer, "saved_file_missing")
 
 
 @pytest.mark.parametrize(("failed", "expected"), [(3, "ok"), (4, "critical")])

@@ -17,6 +17,7 @@ def test_the_log_says_in_order_what_a_cycle_did(
         cleanup()
     assert messages(caplog) == [
         "Starting comprehensive cleanup cycle",
+        "Successfully deleted 0 temporary files",
         "Cleaning up 3 orphaned Supabase files",
         "Successfully deleted 3 orphaned files",
         "Successfully deleted 3 orphaned render job records",
@@ -37,6 +38,7 @@ def test_the_log_of_a_dry_run_says_would_delete_and_never_deleted(
         cleanup(dry_run=True)
     assert messages(caplog) == [
         "Starting comprehensive cleanup cycle",
+        "Would delete 0 temporary files",
         "Would delete 3 orphaned files",
         "Would delete 3 orphaned render job records",
         "Comprehensive cleanup cycle completed",

@@ -105,6 +105,9 @@ class HttpPatience(NamedTuple):
 STORAGE: Final = HttpPatience(connect_seconds=5, read_seconds=20, total_seconds=30)
 """As a whole, the server's own statement timeout."""
 
+ASKING_STORAGE: Final = HttpPatience(connect_seconds=3, read_seconds=8, total_seconds=10)
+"""For health, which only asks for the buckets."""
+
 IN_A_CYCLE: Final = Patience(connect_seconds=2, read_seconds=3, attempts=2)
 """Short, because the kill switch is read in the middle of a run and has to work within ten seconds."""
 CREATING: Final = Patience(connect_seconds=3, read_seconds=5, attempts=8)

@@ -1,14 +1,17 @@
 """The one owner of Logger and Metrics.
 
 Modules of the package log through ``logging.getLogger(__name__)``. The logger here is named like the package, so
-Powertools' handler formats their lines as JSON, with the fields that they pass as ``extra``.
+Powertools' handler formats their lines as JSON, with the fields that they pass as ``extra``. Each line carries
+``service`` (as in the metrics), ``stage`` and ``correlation_id``, and those of a run its ``run_id``.
 """
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
@@ -18,9 +21,60 @@ from storage_cleanup.model.account import PhaseResult, RunResult, ScheduleChange
 from storage_cleanup.model.vocabulary import Phase, Status, Trigger
 
 NAMESPACE = "StorageCleanup"
+SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "storage-cleanup")
+"""It names the stage as well, so that two stages of one account don't share their figures."""
 logger = Logger(service="storage_cleanup")
-metrics = Metrics(namespace=NAMESPACE, service=os.environ.get("POWERTOOLS_SERVICE_NAME", "storage-cleanup"))
-"""Its dimension ``service`` names the stage as well, so that two stages of one account don't share their figures."""
+metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
+_LONGEST_ID = 100
+_WARM: set[bool] = set()
+"""Empty until the first invocation of this execution environment."""
+_Answer = TypeVar("_Answer")
+_Handler = Callable[[Any, Any], _Answer]
+
+
+def instrumented(handler: _Handler[_Answer]) -> _Handler[_Answer]:
+    """Give a handler its log and its metrics, cold starts among them; what breaks it is logged with its trace."""
+
+    @wraps(handler)
+    def handle(event: Any, context: Any) -> _Answer:
+        _count_cold_start()
+        stage = os.environ.get("PARAMETER_PATH", "").rstrip("/").rpartition("/")[2]
+        logger.append_keys(service=SERVICE, stage=stage, correlation_id=_correlation_id(event, context))
+        try:
+            return handler(event, context)
+        except RefusedError:
+            raise  # it is in the log in words
+        except Exception:
+            logger.exception("Broken off")
+            raise
+
+    instrumented: _Handler[_Answer] = metrics.log_metrics(logger.inject_lambda_context(handle, clear_state=True))
+    return instrumented
+
+
+def _count_cold_start() -> None:
+    """Count each invocation, as 1 if it is the first of its execution environment."""
+    count("ColdStart", 1 - len(_WARM))
+    _WARM.add(True)
+
+
+def _correlation_id(event: Any, context: Any) -> str:
+    """Return the id of the event that EventBridge sent, or of the request by which somebody invoked the function."""
+    own = event.get("id") if isinstance(event, Mapping) else None
+    return own[:_LONGEST_ID] if isinstance(own, str) and own else str(context.aws_request_id)
+
+
+def begin_run(trigger: Trigger) -> UUID:
+    """Return the id of a new run, which each line carries from now on.
+
+    That a scheduled one has started is noted at once: a run that is killed reports nothing later.
+    """
+    run = uuid4()
+    logger.append_keys(run_id=str(run))
+    if trigger is Trigger.SCHEDULE:
+        with _metric("ScheduledCycle", MetricUnit.Count, 1):
+            pass
+    return run
 
 
 def count(name: str, value: float = 1) -> None:
@@ -28,25 +82,35 @@ def count(name: str, value: float = 1) -> None:
     metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
 
 
-def record_start(trigger: Trigger) -> None:
-    """Note at once that a scheduled cycle has started: a run that is killed reports nothing later."""
-    if trigger is Trigger.SCHEDULE:
-        with _metric("ScheduledCycle", MetricUnit.Count, 1):
-            pass
+@contextmanager
+def crash_recorded() -> Iterator[None]:
+    """Count a cycle that breaks off as failed, and let its log end like that of any other."""
+    try:
+        yield
+    except RefusedError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        extra = {"status": Status.FAILED.value, "why": why}
+        logger.error("Cleanup cycle failed: %s", why, extra=extra)  # noqa: TRY400  (the trace is the handler's to log)
+        count("CycleFailed")
+        raise
 
 
 def record_refusal(refusal: RefusedError) -> None:
     """Emit and log that a run was refused; a refused configuration is a failed cycle."""
-    logger.error(str(refusal), extra={"faults": refusal.faults})
+    extra: dict[str, Any] = {"faults": refusal.faults}
     count(type(refusal).__name__)
     if isinstance(refusal, ConfigurationError):
         count("CycleFailed")
+        extra |= {"status": Status.FAILED.value, "why": "; ".join(refusal.faults)}
+    logger.error(str(refusal), extra=extra)
 
 
 def record_waiting(waiting: NotConfiguredYetError) -> dict[str, Any]:
     """Emit and log that a new stage waits for its URL, key and database; return the answer, which isn't a failure."""
     why = "; ".join(waiting.faults)
-    logger.warning("Cleanup cycle skipped: %s", why)
+    logger.warning("Cleanup cycle skipped: %s", why, extra={"status": Status.SKIPPED.value, "why": why})
     count("ConfigurationError", 0)
     for status in Status:
         count(f"Cycle{status.value.capitalize()}", int(status is Status.SKIPPED))

@@ -1,13 +1,18 @@
 """The table of checks, and how one of its entries is judged."""
 
+import re
+
 import pytest
+from botocore.exceptions import ClientError
 
 from storage_cleanup.config.settings import Settings
-from storage_cleanup.errors import DatabaseError
+from storage_cleanup.errors import DatabaseError, ObjectStoreError
 from storage_cleanup.health.checks import CHECKS, NAMED
 from storage_cleanup.health.model import Check, Found, HealthAnswer, Limit, Status
 from storage_cleanup.health.runner import examine
+from storage_cleanup.health.sources import Sources
 from storage_cleanup.postgres.observer import Finding, Observer
+from storage_cleanup.storage.object_store import ObjectStore
 from tests.unit.examples import PARAMETERS
 
 CLAIMS = Check(
@@ -64,11 +69,33 @@ def test_every_check_has_a_name_of_its_own_and_a_complete_sentence_for_each_case
             assert not sentence or sentence.endswith("."), sentence
 
 
+def test_no_sentence_advises_to_destroy_anything() -> None:
+    advice = re.compile(r"(?:[:;.,]|\band|\bor)\s+(delete|drop|truncate|remove|purge|empty)\b", re.IGNORECASE)
+    for check in CHECKS:
+        for _, sentence in check.by_case().values():
+            assert not advice.search(sentence), sentence
+
+
+def test_a_key_that_sees_no_buckets_is_not_the_service_role() -> None:
+    settings, observer = Settings.from_parameters(PARAMETERS), Observer("postgresql:///", seconds=1)
+    sources = Sources(settings, observer, rule=lambda: None, failures=dict, buckets=dict)
+    result = NAMED["storage"].judge(NAMED["storage"].look(sources))
+    assert result.status is Status.CRITICAL
+    assert "supabase/service-role-key sees no buckets at supabase/url" in result.sentence
+
+
 class Schedule:
     """EventBridge with the rule that the parameters ask for."""
 
     def describe_rule(self, **_: str) -> dict[str, str]:
         return {"ScheduleExpression": "rate(1 hour)", "State": "ENABLED"}
+
+
+class Unreadable:
+    """CloudWatch for a role that may not read its figures."""
+
+    def get_paginator(self, _: str) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied"}}, "GetMetricData")
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> HealthAnswer:
@@ -89,7 +116,13 @@ def answers(monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> HealthAnswer:
         if not name.startswith("_") and name != "close":
             question(name)
     settings = Settings.from_parameters(PARAMETERS)
-    return examine(settings, Observer("postgresql:///", seconds=1), events=Schedule(), rule_name="rule")
+    observer, store = Observer("postgresql:///", seconds=1), ObjectStore("https://nowhere.example", "key")
+
+    def unreachable() -> None:
+        raise ObjectStoreError("no answer")
+
+    monkeypatch.setattr(store, "buckets", unreachable)
+    return examine(settings, observer, store, events=Schedule(), cloudwatch=Unreadable(), rule_name="rule")
 
 
 def test_a_question_is_put_once_however_many_checks_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,5 +137,8 @@ def test_a_question_that_fails_leaves_its_own_checks_unanswered(monkeypatch: pyt
     assert list(checks) == [check.name for check in CHECKS]
     assert checks["query_seconds"]["sentence"] == "This couldn't be checked: slowest: timeout."
     assert checks["switches"]["status"] == "ok"
+    assert checks["unrecorded_cycles"]["sentence"].startswith("This couldn't be checked: The figures of the cycles")
+    assert checks["storage"]["status"] == "critical"
+    assert "Storage can't be asked, so cycles remove no file: no answer." in checks["storage"]["sentence"]
     assert checks["saved_job_missing"]["status"] == "ok"
     assert checks["saved_file_missing"]["status"] == "critical"

@@ -2,6 +2,8 @@
 
 import pytest
 
+from storage_cleanup.health.checks import NAMED
+from storage_cleanup.health.model import Found, HealthAnswer
 from storage_cleanup.postgres.observer import DayOfWork
 from storage_cleanup.reports.figures import make_report
 from storage_cleanup.reports.words import human_bytes, human_money
@@ -28,6 +30,15 @@ def test_failed_cycles_are_held_against_the_target() -> None:
     assert make_report(material(work=work), well()).sentences[0] == (
         "1 of 24 cycles of the last 7 days failed, so 95.8 % succeeded where 99.9 % is the target."
     )
+
+
+def test_cycles_that_left_no_trace_are_not_passed_over() -> None:
+    unrecorded = NAMED["unrecorded_cycles"].judge(Found(2, 2))
+    answer = HealthAnswer([*well().checks, unrecorded])
+    said = make_report(material(work=[DayOfWork(days_ago=0, succeeded=24)]), answer).sentences[0]
+    assert said.startswith("All 24 cycles of the last 7 days that reached the database succeeded")
+    assert said.endswith(f". {unrecorded.sentence}")
+    assert "2 cycles of the last seven days failed before the database could be reached" in unrecorded.sentence
 
 
 def test_an_empty_history_says_so() -> None:

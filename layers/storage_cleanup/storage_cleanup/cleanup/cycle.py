@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker, FailureBreaker
 from storage_cleanup.cleanup.concurrency import Pace
 from storage_cleanup.cleanup.deadline import Watch
+from storage_cleanup.cleanup.log import log_end, log_phase, log_reason, log_start
 from storage_cleanup.cleanup.options import RunOptions
 from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.cleanup.phases.render_jobs import RowDeletions, clean_render_jobs
@@ -29,7 +31,7 @@ from storage_cleanup.limits import (
     SHORTEST_COMPARISON,
 )
 from storage_cleanup.model.account import PhaseResult, RunResult
-from storage_cleanup.model.reasons import Reason
+from storage_cleanup.model.reasons import Kind, Reason
 from storage_cleanup.model.vocabulary import Phase, Status
 from storage_cleanup.postgres.ledger import Database
 from storage_cleanup.storage.object_store import ObjectStore
@@ -43,6 +45,7 @@ def run_cycle(
     settings: Settings,
     options: RunOptions,
     *,
+    run: UUID | None = None,
     database: Database,
     store: ObjectStore,
     watch: Watch,
@@ -58,6 +61,8 @@ def run_cycle(
     ----------
     settings, options
         What may be done, and what this run was asked to do.
+    run
+        Its id; a new one unless given.
     database, store
         PostgreSQL and Supabase Storage of one project.
     watch
@@ -78,26 +83,13 @@ def run_cycle(
     RequestError
         The override doesn't name a plan that may still be carried out.
     """
-    run, breaker = uuid4(), CircuitBreaker(FailureBreaker(settings.max_failure_percent))
+    run, breaker = run or uuid4(), CircuitBreaker(FailureBreaker(settings.max_failure_percent))
     preflight = Preflight(run, settings, options, database=database, store=store, breaker=breaker)
     cycle = _Cycle(
         run, settings, options, database, store, watch, breaker, preflight, page_size, most_requests, lease_seconds
     )
-    if not settings.enabled:
-        why = f"the parameter {settings.switched_off[ENABLED]}"
-        return _skip(cycle, why, given_back=_give_back_abandoned(database))
-    _log_start(cycle)
-
-    temp_files = _clean_temp_files(cycle, now())
-    is_recorded, files_and_rows = _clean_project(cycle, max(0, options.max_deletions - _used(temp_files)))
-    given_back = 0 if Phase.STORAGE_FILES in settings.phases else _give_back_abandoned(database)
-
-    phases = {**temp_files, **files_and_rows}
-    message = _errors(phases) or _why_dry(options)
-    result = cycle.result(_status(phases), phases, message=message, given_back=given_back)
-    if is_recorded:
-        result = _record(cycle, result, keep_history)
-    _log_end(result)
+    result = _run_phases(cycle, now, keep_history) if settings.enabled else _skip(cycle)
+    log_end(result)
     return result
 
 
@@ -117,6 +109,16 @@ class _Cycle:
     most_requests: int
     lease_seconds: float
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def orders(self) -> dict[str, Any]:
+        """What is recorded of what this run was told."""
+        return {
+            "trigger": self.options.trigger.value,
+            "dry_run": self.options.dry_run,
+            "options": self.options.as_dict(),
+            "scope": scope_of(self.settings),
+        }
 
     def order(self, budget: int, *, heeds_breaker: bool = False) -> Order:
         """Return what a phase may do with this budget."""
@@ -158,9 +160,27 @@ class _Cycle:
 # -- steps -------------------------------------------------------------------------------------------------------------
 
 
-def _skip(cycle: _Cycle, why: str, *, given_back: int) -> RunResult:
-    _log.warning("Cleanup cycle skipped: %s", why)
-    return cycle.result(Status.SKIPPED, {}, message=why, given_back=given_back)
+def _skip(cycle: _Cycle) -> RunResult:
+    why = f"the parameter {cycle.settings.switched_off[ENABLED]}"
+    return cycle.result(Status.SKIPPED, {}, message=why, given_back=_give_back_abandoned(cycle.database))
+
+
+def _run_phases(cycle: _Cycle, now: Callable[[], float], keep_history: timedelta) -> RunResult:
+    options = cycle.options
+    log_start(dry_run=options.dry_run, why_dry=options.why_dry, profile=cycle.settings.profile.value)
+    unrecorded = _open_run(cycle)
+    temp_files = _clean_temp_files(cycle, now())
+    is_begun, files_and_rows = _clean_project(cycle, max(0, options.max_deletions - _used(temp_files)), unrecorded)
+    given_back = 0 if Phase.STORAGE_FILES in cycle.settings.phases else _give_back_abandoned(cycle.database)
+
+    phases = {**temp_files, **files_and_rows}
+    message = _errors(phases) or _why_dry(options)
+    result = cycle.result(_status(phases), phases, message=message, given_back=given_back)
+    if is_begun:
+        return _record(cycle, result, keep_history)
+    if unrecorded is None:
+        _close_run(cycle, result)
+    return result
 
 
 def _give_back_abandoned(database: Database) -> int:
@@ -175,38 +195,44 @@ def _give_back_abandoned(database: Database) -> int:
     return given_back
 
 
+def _open_run(cycle: _Cycle) -> StorageCleanupError | None:
+    """Record that a run has started, as early as that can be; return why it can't."""
+    try:
+        cycle.database.open_run(cycle.run, **cycle.orders)
+    except StorageCleanupError as error:
+        return error
+    return None
+
+
 def _clean_temp_files(cycle: _Cycle, now: float) -> _Phases:
     if Phase.TEMP_FILES not in cycle.options.phases:
         return {}
     settings, order = cycle.settings, cycle.order(cycle.options.max_deletions)
-    return {Phase.TEMP_FILES: clean_temp_files(order, settings.temp_directories, settings.temp_prefixes, now=now)}
+    result = clean_temp_files(order, settings.temp_directories, settings.temp_prefixes, now=now)
+    log_phase(Phase.TEMP_FILES, result, dry_run=cycle.options.dry_run)
+    return {Phase.TEMP_FILES: result}
 
 
-def _clean_project(cycle: _Cycle, budget: int) -> tuple[bool, _Phases]:
-    """Clean Storage and ``render_jobs``; return whether the run was opened in the database as well."""
+def _clean_project(cycle: _Cycle, budget: int, unrecorded: StorageCleanupError | None) -> tuple[bool, _Phases]:
+    """Clean Storage and ``render_jobs``; return whether that was begun as well.
+
+    A run that can't be recorded doesn't begin.
+    """
     wanted = [phase for phase in (Phase.STORAGE_FILES, Phase.RENDER_JOBS) if phase in cycle.options.phases]
     if not wanted:
         return False, {}
     try:
+        if unrecorded:
+            raise unrecorded
         cycle.preflight.assert_may_begin()
-        _open_run(cycle)
-    except RequestError:
+        cycle.database.start_run(cycle.run, **cycle.orders, override_of=cycle.options.plan)
+    except RequestError as refusal:
+        _close_run(cycle, cycle.result(Status.SKIPPED, {}, message=str(refusal), given_back=0))
         raise
     except StorageCleanupError as error:
         _log.error("Nothing was deleted: %s", error, extra={"error": str(error), "code": getattr(error, "code", None)})
         return False, {phase: PhaseResult(error=str(error)) for phase in wanted}
     return True, _clean_files_and_rows(cycle, wanted, budget)
-
-
-def _open_run(cycle: _Cycle) -> None:
-    cycle.database.start_run(
-        cycle.run,
-        trigger=cycle.options.trigger.value,
-        dry_run=cycle.options.dry_run,
-        options=cycle.options.as_dict(),
-        scope=scope_of(cycle.settings),
-        override_of=cycle.options.plan,
-    )
 
 
 def _clean_files_and_rows(cycle: _Cycle, wanted: Sequence[Phase], budget: int) -> _Phases:
@@ -227,6 +253,7 @@ def _clean_files_and_rows(cycle: _Cycle, wanted: Sequence[Phase], budget: int) -
                 pace=pace,
                 on_gone=rows.follow if Phase.RENDER_JOBS in wanted else _leave_rows,
             )
+            log_phase(Phase.STORAGE_FILES, phases[Phase.STORAGE_FILES], dry_run=cycle.options.dry_run)
         if Phase.RENDER_JOBS in wanted:
             left = max(0, budget - _used(phases))
             phases[Phase.RENDER_JOBS] = clean_render_jobs(
@@ -236,6 +263,7 @@ def _clean_files_and_rows(cycle: _Cycle, wanted: Sequence[Phase], budget: int) -
                 assert_may_delete=may_delete,
                 breaker=cycle.breaker,
             )
+            log_phase(Phase.RENDER_JOBS, phases[Phase.RENDER_JOBS], dry_run=cycle.options.dry_run)
     return phases
 
 
@@ -252,6 +280,7 @@ def _record(cycle: _Cycle, result: RunResult, keep_history: timedelta) -> RunRes
         for phase, reason, count in backlog.left_alone:
             if account := result.phases.get(Phase(phase)):
                 account.kept[reason] += count
+                log_reason(Phase(phase), Kind.KEPT, reason, count)
         result = replace(result, remaining=backlog.remaining, stuck=backlog.stuck)
         cycle.database.finish_run(
             cycle.run,
@@ -265,6 +294,14 @@ def _record(cycle: _Cycle, result: RunResult, keep_history: timedelta) -> RunRes
         message = "; ".join(filter(None, (result.message, f"the run could not be recorded: {error}")))
         return replace(result, status=Status.FAILED, message=message)
     return result
+
+
+def _close_run(cycle: _Cycle, result: RunResult) -> None:
+    """Record how a run ended that has begun nothing in the project; that isn't worth failing for."""
+    try:
+        cycle.database.finish_run(cycle.run, status=result.status.value, summary=result.as_dict(), found_good=False)
+    except StorageCleanupError as error:
+        _log.warning("The run's end could not be recorded: %s", error, extra={"error": str(error)})
 
 
 def _keep_house(cycle: _Cycle, keep_history: timedelta) -> None:
@@ -299,21 +336,3 @@ def _errors(phases: _Phases) -> str | None:
 
 def _why_dry(options: RunOptions) -> str | None:
     return f"nothing was deleted: the parameter {options.why_dry}" if options.why_dry else None
-
-
-# -- the log -----------------------------------------------------------------------------------------------------------
-
-
-def _log_start(cycle: _Cycle) -> None:
-    profile = cycle.settings.profile.value
-    extra = {"run_id": str(cycle.run), "dry_run": cycle.options.dry_run, "profile": profile}
-    if cycle.options.why_dry:
-        _log.warning("This cycle deletes nothing: the parameter %s", cycle.options.why_dry, extra=extra)
-    _log.info("Starting comprehensive cleanup cycle", extra=extra)
-
-
-def _log_end(result: RunResult) -> None:
-    if result.status is Status.FAILED:
-        _log.error("Cleanup cycle failed: %s", result.message, extra={"result": result.as_dict()})
-    else:
-        _log.info("Comprehensive cleanup cycle completed", extra={"result": result.as_dict()})

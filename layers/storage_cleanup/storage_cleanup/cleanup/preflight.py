@@ -14,7 +14,8 @@ from storage_cleanup.config.settings import Settings
 from storage_cleanup.errors import ObjectStoreError, RequestError, StorageCleanupError, UnsafeError
 from storage_cleanup.limits import REFERENCE_SECONDS
 from storage_cleanup.model.vocabulary import Trigger
-from storage_cleanup.postgres.ledger import Bucket, Database, Plan
+from storage_cleanup.postgres.adapter import Bucket
+from storage_cleanup.postgres.ledger import Database, Plan
 from storage_cleanup.storage.object_store import ObjectStore
 from storage_cleanup.storage.paths import GRAMMAR, OWN_BUCKET
 
@@ -187,8 +188,23 @@ def assert_same_project(
 ) -> None:
     """Prove, before the first claim, that key, Storage and database belong together.
 
-    The service-role key sees the buckets, any other key sees none; and only the database of the same project has the
-    buckets that Storage answers, made at the same moment.
+    Only the database of the same project has the buckets that Storage answers, made at the same moment.
+
+    Raises
+    ------
+    UnsafeError
+        With the parameter that is probably wrong.
+    """
+    assert_key_sees(in_storage, listed)
+    made = {bucket.id: bucket.created_at for bucket in in_database}
+    if any(bucket not in made or abs(made[bucket] - in_storage[bucket]) > _CLOCKS_DIFFER for bucket in listed):
+        raise UnsafeError(
+            "supabase/url and database/url belong to different projects: their buckets are not the same", code="project"
+        )
+
+
+def assert_key_sees(in_storage: Mapping[str, datetime], listed: Collection[str]) -> None:
+    """Make sure that the key is the service role's, which sees the buckets, while any other key sees none.
 
     Raises
     ------
@@ -204,11 +220,6 @@ def assert_same_project(
         others = ", ".join(sorted(in_storage.keys() - {OWN_BUCKET}))
         raise UnsafeError(
             f"buckets names {', '.join(missing)}, which Storage doesn't have; it has {others}", code="bucket"
-        )
-    made = {bucket.id: bucket.created_at for bucket in in_database}
-    if any(bucket not in made or abs(made[bucket] - in_storage[bucket]) > _CLOCKS_DIFFER for bucket in listed):
-        raise UnsafeError(
-            "supabase/url and database/url belong to different projects: their buckets are not the same", code="project"
         )
 
 

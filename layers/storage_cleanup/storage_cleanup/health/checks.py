@@ -30,7 +30,7 @@ CHECKS = (
         lambda sources: found.listed(sources.settings.unknown, _WARNING),
         [],
         ok="All parameters can be read and agree with each other.",
-        warning="Some parameters have no effect: {value:; }. Delete them, or correct their names.",
+        warning="Some parameters have no effect: {value:; }. Correct their names.",
         critical="Cycles refuse to work until the parameters are right: {value:; }.",
         cases={"waiting": (_WARNING, "No cycle runs yet: {value:; }.")},
     ),
@@ -57,6 +57,19 @@ CHECKS = (
         },
     ),
     Check(
+        "storage",
+        found.storage,
+        [],
+        ok="Storage accepts the key, has every listed bucket, and belongs to the database's project.",
+        critical="Cycles remove no file until this is right: {value:; }.",
+        cases={
+            "unanswered": (
+                _CRITICAL,
+                "Storage can't be asked, so cycles remove no file: {error}. See docs/emergency.md, Files not going.",
+            )
+        },
+    ),
+    Check(
         "database",
         found.database,
         ok="The database answers, and has this release's schema.",
@@ -71,7 +84,7 @@ CHECKS = (
         "see docs/emergency.md, No cycles.",
         cases={
             "off": (_OK, "Cycles are switched off by the parameter enabled, so none is due."),
-            "never": (_WARNING, "No cycle has run yet: wait for the schedule, or invoke one by hand."),
+            "never": (_WARNING, "Waiting for the first cycle: the schedule starts one every {interval} minutes."),
         },
     ),
     Check(
@@ -92,6 +105,22 @@ CHECKS = (
         critical="The last {value} cycles failed, the last because: {message}. "
         "Nothing is lost meanwhile; see docs/emergency.md.",
         cases={"none": (_OK, "The last cycle didn't fail.")},
+    ),
+    Check(
+        "unrecorded_cycles",
+        found.unrecorded_cycles,
+        _NONE_WARNS,
+        ok="Every cycle of the last seven days that failed is recorded in the database.",
+        warning="{value:cycle} of the last seven days failed before the database could be reached, "
+        "as CloudWatch has counted them: read the saved query failures.",
+    ),
+    Check(
+        "unended_runs",
+        found.unended_runs,
+        _NONE_WARNS,
+        ok="Every run of the last seven days has ended.",
+        warning="{value[found]:run} of the last seven days started and never ended{examples}: Lambda ended the "
+        "invocation, so read the saved query failures. Later runs finish what had been claimed.",
     ),
     Check(
         "breaker",
@@ -235,7 +264,10 @@ CHECKS = (
         ORPHANS_LEFT,
         ok="{value:orphan} of more than the age and one interval left; the next cycle takes them.",
         warning="{value:orphan} left that cycles should have taken: see docs/emergency.md, Files not going.",
-        cases={"none": (_OK, "No orphan is older than the age and one interval.")},
+        cases={
+            "none": (_OK, "No orphan is older than the age and one interval."),
+            "waiting": (_OK, "{value:orphan} wait for the first cycle that isn't dry."),
+        },
     ),
     Check(
         "orphans_by_day", found.orphans_by_day, ok="Orphans left, by the day (UTC) of their render; seven days at most."
@@ -262,7 +294,12 @@ CHECKS = (
                 _CRITICAL,
                 "{value[found]:saved asset} lost the file (this system removed {value[removed]}){examples}: "
                 "switch the system off and see docs/emergency.md, Saved assets affected.",
-            )
+            ),
+            "waiting": (
+                _WARNING,
+                "{value[found]:saved asset} lost the file before this system has removed anything{examples}: "
+                "ask who else deletes files.",
+            ),
         },
     ),
     Check(
@@ -279,7 +316,7 @@ CHECKS = (
         _UNKNOWN_OBJECTS,
         ok="{value[found]:object} in the listed buckets that no job and no asset knows.",
         warning="{value[found]:object} in the listed buckets that no job and no asset knows{examples}: "
-        "nobody cleans them up; find out who writes them, or delete them by hand.",
+        "nobody cleans them up; find out who writes them.",
     ),
     Check(
         "url_not_understood",
@@ -287,7 +324,7 @@ CHECKS = (
         _NONE_WARNS,
         ok="Every output_url of a completed job is understood.",
         warning="{value[found]:output_url} of completed jobs aren't understood{examples}: "
-        "they are never touched; correct them, or delete those rows by hand.",
+        "they are never touched; find out who writes such URLs.",
     ),
     Check(
         "references",

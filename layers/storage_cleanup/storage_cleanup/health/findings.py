@@ -1,19 +1,24 @@
 """What each check has found: values, which the table of checks holds against their thresholds."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
+from storage_cleanup.cleanup.preflight import assert_key_sees, assert_same_project
 from storage_cleanup.config.parameters import phase_parameter
 from storage_cleanup.config.settings import Settings
+from storage_cleanup.errors import ScheduleError, StorageCleanupError, UnsafeError
 from storage_cleanup.health.model import Found, Limit, Status
 from storage_cleanup.health.sources import Sources
 from storage_cleanup.model.vocabulary import Phase
+from storage_cleanup.postgres.adapter import Bucket
 from storage_cleanup.postgres.observer import Finding, Observer, Orders
 from storage_cleanup.scheduling.rate import Interval
 
 _OVERDUE_INTERVALS, _OVERDUE_MINUTES = 1.25, 2
 _MOST_SHOWN = 3
+_WHERE_TO_READ = "it said nothing to the database, so read the saved query failures"
 
 
 def listed(faults: Collection[str], status: Status) -> Found:
@@ -89,6 +94,25 @@ def database(sources: Sources) -> Found:
     return Found(True)
 
 
+def storage(sources: Sources) -> Found:
+    """Return what is wrong with key, buckets or project, as far as that can be seen without writing."""
+    in_storage, listed_buckets = sources.buckets(), sources.settings.buckets
+    try:
+        assert_key_sees(in_storage, listed_buckets)
+        if (known := _buckets_in_database(sources)) is not None:
+            assert_same_project(in_storage, known, listed_buckets)
+    except UnsafeError as error:
+        return listed([str(error)], Status.CRITICAL)
+    return Found([])
+
+
+def _buckets_in_database(sources: Sources) -> list[Bucket] | None:
+    try:
+        return sources.ask(Observer.buckets)
+    except StorageCleanupError:  # the database has a check of its own
+        return None
+
+
 def distrust(sources: Sources) -> Found:
     """Return why nothing may be deleted, but for what has a check of its own."""
     reasons = sources.ask(Observer.distrust)
@@ -116,22 +140,38 @@ def references(sources: Sources) -> Found:
 
 
 def last_cycle(sources: Sources) -> Found:
-    """Return how many minutes ago the last cycle started; None when there never was one."""
+    """Return how many minutes ago the last cycle started, even a dry one; None when there never was one."""
     last, interval = sources.ask(Observer.last_cycle), sources.settings.active.interval_minutes
     minutes = last.minutes if last else None
     if not sources.settings.enabled:
         return Found(minutes, case="off")
     limit = Limit(critical=interval * _OVERDUE_INTERVALS + _OVERDUE_MINUTES)
     if minutes is None:
-        return Found(None, case="never", threshold=limit)
+        return Found(None, case="never", threshold=limit, words={"interval": interval})
     return Found(round(minutes, 1), minutes, threshold=limit, words={"minutes": minutes, "interval": interval})
 
 
 def failed_cycles(sources: Sources) -> Found:
-    """Return how many cycles failed since the last one that didn't."""
-    failed, last = sources.ask(Observer.failed_cycles), sources.ask(Observer.last_cycle)
-    message = (last.message if last else None) or "it said nothing"
+    """Return how many cycles failed since the last one that didn't, by the database or by CloudWatch's figures."""
+    recorded, last = sources.ask(Observer.failed_cycles), sources.ask(Observer.last_cycle)
+    counted = 0
+    with suppress(ScheduleError):  # which is the answer of a check of its own
+        counted = sources.failures_since(recorded.last_good)
+    failed = max(recorded.failed, counted)
+    message = (last.message if last and recorded.failed else None) or _WHERE_TO_READ
     return Found(failed, failed, None if failed else "none", words={"message": message})
+
+
+def unrecorded_cycles(sources: Sources) -> Found:
+    """Return how many cycles of seven days failed before the database could be reached."""
+    return number(sources.unrecorded_failures())
+
+
+def unended_runs(sources: Sources) -> Found:
+    """Return the runs of seven days that started and never ended."""
+    runs = sources.ask(Observer.unended)
+    examples = f" (such as {', '.join(runs[:_MOST_SHOWN])})" if runs else ""
+    return Found({"found": len(runs), "examples": runs[:_MOST_SHOWN]}, len(runs), words={"examples": examples})
 
 
 def breaker(sources: Sources) -> Found:
@@ -146,6 +186,8 @@ def success_rate(sources: Sources) -> Found:
     """Return the part of the last seven days' cycles that didn't fail."""
     days = sources.ask(Observer.cycles_by_day)
     failed = sum(day.failed for day in days)
+    with suppress(ScheduleError):
+        failed += sources.unrecorded_failures()
     cycles = sum(day.succeeded + day.partial for day in days) + failed
     if not cycles:
         return Found(None, case="none")
@@ -245,7 +287,8 @@ def assets_by_day(sources: Sources) -> Found:
 def orphans_left(sources: Sources) -> Found:
     """Return how many orphans the cycles should have taken by now."""
     left = sum(day.orphans for day in sources.orphans())
-    return Found(left, left, None if left else "none", figures={"OrphansLeft": left})
+    case = "none" if not left else None if sources.ask(Observer.has_worked) else "waiting"
+    return Found(left, left, case, figures={"OrphansLeft": left})
 
 
 def orphans_by_day(sources: Sources) -> Found:
@@ -265,7 +308,10 @@ def saved_file_missing(sources: Sources) -> Found:
     """Return the saved assets whose file is missing, so that a user looks at a broken image."""
     files, jobs = sources.integrity("saved_file_missing"), sources.integrity("saved_job_missing")
     missing = {"SavedAssetsMissing": jobs.found + files.found}
-    return replace(found_of(files, "removed"), case="removed" if files.removed else None, figures=missing)
+    case = "removed" if files.removed else None
+    if files.found and not files.removed and not sources.ask(Observer.has_worked):
+        case = "waiting"
+    return replace(found_of(files, "removed"), case=case, figures=missing)
 
 
 def url_not_understood(sources: Sources) -> Found:

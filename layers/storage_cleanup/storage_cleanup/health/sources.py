@@ -1,8 +1,8 @@
-"""What checks look at: the parameters, the rule and the database."""
+"""What checks look at: the parameters, the rule, the cycles' figures, Storage and the database."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from storage_cleanup.config.settings import Settings
@@ -30,11 +30,18 @@ class Sources:
     ----------
     rule
         Reads the rule that starts cycles; None where there is none.
+    failures
+        Reads how many cycles failed in each minute of seven days, as CloudWatch has counted them; a cycle that can't
+        reach the database is counted nowhere else.
+    buckets
+        Asks Storage for its buckets, and when they were made.
     """
 
     settings: Settings
     observer: Observer
     rule: Callable[[], Rule | None]
+    failures: Callable[[], Mapping[datetime, float]]
+    buckets: Callable[[], Mapping[str, datetime]]
     _answers: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
 
     def ask(
@@ -44,9 +51,21 @@ class Sources:
         **named: _Arguments.kwargs,
     ) -> _Answer:
         """Put a question to the database, once: all checks that have it get the same answer, or the same error."""
+        return self._once(question, lambda: question(self.observer, *arguments, **named))
+
+    def failures_since(self, when: datetime | None) -> int:
+        """Return how many cycles CloudWatch has counted as failed since then; None: in seven days."""
+        minutes = self._once(self.failures, self.failures)
+        return int(sum(count for minute, count in minutes.items() if when is None or minute > when))
+
+    def unrecorded_failures(self) -> int:
+        """Return how many cycles of seven days failed without a trace in the database."""
+        return max(0, self.failures_since(None) - self.ask(Observer.failures_reported))
+
+    def _once(self, question: Callable[..., Any], look: Callable[[], _Answer]) -> _Answer:
         if question not in self._answers:
             try:
-                self._answers[question] = question(self.observer, *arguments, **named)
+                self._answers[question] = look()
             except StorageCleanupError as error:
                 self._answers[question] = error
         answer: _Answer | StorageCleanupError = self._answers[question]

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -23,6 +23,14 @@ class Value(Generic[_Column]):
     """A row of one column, which the statement names ``value``."""
 
     value: _Column
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket as the database knows it."""
+
+    id: str
+    created_at: datetime
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,10 @@ class Adapter(AbstractContextManager["Adapter"]):
     def distrust(self) -> list[Distrust]:
         """Return why nothing may be deleted: nothing, when all is well."""
         return self._rows(Distrust, "distrust")
+
+    def buckets(self) -> list[Bucket]:
+        """Return the buckets of the Supabase project that this database belongs to."""
+        return self._rows(Bucket, "buckets")
 
     @abstractmethod
     def _time_for(self, name: str) -> timedelta:

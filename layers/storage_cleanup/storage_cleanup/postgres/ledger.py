@@ -74,14 +74,6 @@ class RowOutcome:
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """A bucket as the database knows it."""
-
-    id: str
-    created_at: datetime
-
-
-@dataclass(frozen=True)
 class Comparison:
     """How far the comparison of what is noted with everything has come; ``jobs`` are those that it has found."""
 
@@ -187,10 +179,6 @@ class Database(Adapter):
                 "; ".join(reason.sentence for reason in reasons), code=",".join(reason.code for reason in reasons)
             )
 
-    def buckets(self) -> list[Bucket]:
-        """Return the buckets of the Supabase project that this database belongs to."""
-        return self._rows(Bucket, "buckets")
-
     def canaries(self, run: UUID) -> set[str]:
         """Return the names of the canaries that the database sees: the run's own, and those that dead runs left."""
         return {row.value for row in self._rows(Value[str], "canaries", this_run=run)}
@@ -213,6 +201,20 @@ class Database(Adapter):
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
+    def open_run(
+        self, run: UUID, *, trigger: str, dry_run: bool, options: dict[str, Any], scope: dict[str, Any]
+    ) -> None:
+        """Record that the run has started, and close those whose process died."""
+        self._rows(
+            Value[None],
+            "open_run",
+            this_run=run,
+            trigger=trigger,
+            dry_run=dry_run,
+            options=json.dumps(options),
+            scope=json.dumps(scope),
+        )
+
     def start_run(
         self,
         run: UUID,
@@ -223,7 +225,7 @@ class Database(Adapter):
         scope: dict[str, Any],
         override_of: UUID | None,
     ) -> None:
-        """Open the run, and close those whose process died."""
+        """Begin the run, which is opened already or now: from now on it may claim."""
         self._rows(
             Value[None],
             "start_run",

@@ -23,7 +23,7 @@ class Finding:
     Attributes
     ----------
     removed
-        How many of them stand in the ledger: this system removed them, or is about to.
+        How many of them this system removed, or is about to, as far as its ledger reaches.
     examples
         Ids or names of up to three.
     """
@@ -36,11 +36,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class LastCycle:
-    """The last real cycle."""
+    """The last cycle."""
 
     minutes: float
     breaker_open: bool
     message: str | None
+
+
+@dataclass(frozen=True)
+class FailedCycles:
+    """How many cycles failed since the last that didn't, and when that one started; None when there was none."""
+
+    failed: int
+    last_good: datetime | None
 
 
 @dataclass(frozen=True)
@@ -240,16 +248,28 @@ class Observer(Adapter):
     # -- health ----------------------------------------------------------------------------------------------------
 
     def last_cycle(self) -> LastCycle | None:
-        """Return the last real cycle, or None."""
+        """Return the last cycle, or None."""
         return next(iter(self._ask(LastCycle, "last_cycle")), None)
+
+    def has_worked(self) -> bool:
+        """Return whether any run that was no dry one has ever cleaned Storage to its end."""
+        return self._ask_one(Value[bool], "has_worked").value
 
     def last_scheduled(self) -> Orders | None:
         """Return what the last scheduled cycle was told, or None."""
         return next(iter(self._ask(Orders, "last_scheduled")), None)
 
-    def failed_cycles(self) -> int:
+    def failed_cycles(self) -> FailedCycles:
         """Count the cycles that failed since the last one that didn't."""
-        return self._ask_one(Value[int], "failed_cycles").value
+        return self._ask_one(FailedCycles, "failed_cycles")
+
+    def failures_reported(self) -> int:
+        """Count the runs of seven days that failed and lived to say so."""
+        return self._ask_one(Value[int], "failures_reported").value
+
+    def unended(self) -> list[str]:
+        """Return the ids of the runs of seven days that started and never ended, the newest first."""
+        return [row.value for row in self._ask(Value[str], "unended")]
 
     def cycles_by_day(self) -> list[CyclesOfDay]:
         """Return how the cycles of the last seven days ended."""

@@ -26,6 +26,10 @@ def _on_trust(report: Report) -> str:
     if urgent:
         more = f" (and {len(urgent) - 1} more)" if len(urgent) > 1 else ""
         return f"Act now{more}: {urgent[0].sentence}"
+    return _on_cycles(report) + "".join(f" {each}" for each in _said(report, "unrecorded_cycles", "unended_runs"))
+
+
+def _on_cycles(report: Report) -> str:
     work, last = report.work, _LAST[report.period]
     if not work.cycles:
         return f"No cycle ran in the last {last}."
@@ -35,8 +39,9 @@ def _on_trust(report: Report) -> str:
             f"so {work.success_percent:.1f} % succeeded where {SUCCESS_PERCENT} % is the target."
         )
     which = "The one cycle" if work.cycles == 1 else f"All {work.cycles:,} cycles"
+    reached = " that reached the database" if _said(report, "unrecorded_cycles") else ""
     intact = any(check.name == "saved_file_missing" and check.status is Status.OK for check in report.health.checks)
-    return f"{which} of the last {last} succeeded{', and every saved asset has its file' if intact else ''}."
+    return f"{which} of the last {last}{reached} succeeded{', and every saved asset has its file' if intact else ''}."
 
 
 def _on_work(report: Report) -> str:
@@ -44,11 +49,13 @@ def _on_work(report: Report) -> str:
     files = "file was" if work.files == 1 else "files were"
     left = "" if work.left_over is None else f"; {work.left_over:,} orphans wait for the next cycle"
     removed = f"{work.files:,} {files} removed, which freed {human_bytes(work.bytes)}"
-    return f"{removed}{_compared(report)}{left}.{_on_switches(report)}"
+    return f"{removed}{_compared(report)}{left}." + "".join(f" {each}" for each in _said(report, "switches"))
 
 
-def _on_switches(report: Report) -> str:
-    return "".join(f" {c.sentence}" for c in report.health.checks if c.name == "switches" and c.status is not Status.OK)
+def _said(report: Report, *names: str) -> list[str]:
+    """Return what those of these checks say that aren't well."""
+    checks = report.health.checks
+    return [check.sentence for check in checks if check.name in names and check.status is not Status.OK]
 
 
 def _compared(report: Report) -> str:

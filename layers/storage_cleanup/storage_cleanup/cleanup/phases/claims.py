@@ -1,6 +1,5 @@
 """The first stage of phase 2: finds candidates, has the database decide, and says what is kept and why."""
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -9,14 +8,15 @@ from uuid import UUID
 
 from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker
 from storage_cleanup.cleanup.deadline import clock
+from storage_cleanup.cleanup.log import PhaseLog
 from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.model.account import PhaseResult
 from storage_cleanup.model.reasons import Reason
-from storage_cleanup.model.vocabulary import Outcome
+from storage_cleanup.model.vocabulary import Outcome, Phase
 from storage_cleanup.postgres.ledger import FIRST_PAGE, Candidate, Database, Position, Verdict
 from storage_cleanup.storage.paths import Refusal, StorageObject
 
-_log = logging.getLogger(__name__)
+_log = PhaseLog(__name__, Phase.STORAGE_FILES)
 _STAYING = frozenset({Reason.LOCKED, Reason.JOB_CHANGED})
 """Kept, and not parked: the candidate is still due."""
 

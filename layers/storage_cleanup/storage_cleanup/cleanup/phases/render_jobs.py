@@ -4,7 +4,6 @@ Rows of files go beside phase 2, in a thread of their own, as soon as a file is 
 phase 2 has ended.
 """
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,15 +14,16 @@ from typing import Self
 from uuid import UUID
 
 from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker
+from storage_cleanup.cleanup.log import PhaseLog
 from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.errors import BreakerOpenError, StorageCleanupError
 from storage_cleanup.limits import MOST_BATCHES_OF_ROWS
 from storage_cleanup.model.account import PhaseResult
 from storage_cleanup.model.reasons import Kind, Reason
-from storage_cleanup.model.vocabulary import Outcome
+from storage_cleanup.model.vocabulary import Outcome, Phase
 from storage_cleanup.postgres.ledger import FIRST_PAGE, Candidate, Database, Position, RowOutcome
 
-_log = logging.getLogger(__name__)
+_log = PhaseLog(__name__, Phase.RENDER_JOBS)
 
 
 def clean_render_jobs(
@@ -56,10 +56,6 @@ def clean_render_jobs(
     result = rows.result
     if breaker.reason:
         result.error = result.error or str(BreakerOpenError(breaker.reason))
-    if order.dry_run:
-        _log.info("Would delete %d orphaned render job records", result.would_delete)
-    else:
-        _log.info("Successfully deleted %d orphaned render job records", result.deleted)
     return result
 
 

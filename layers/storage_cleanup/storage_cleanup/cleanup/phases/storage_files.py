@@ -10,7 +10,6 @@ one that a dead run may have made for a claim that this run adopted (the claim s
 although Storage answers that it removed nothing of that name was removed by somebody else: it was missing already.
 """
 
-import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
@@ -25,17 +24,19 @@ from uuid import UUID
 from storage_cleanup.cleanup.circuit_breaker import CircuitBreaker
 from storage_cleanup.cleanup.concurrency import Pace
 from storage_cleanup.cleanup.deadline import clock
+from storage_cleanup.cleanup.log import PhaseLog
 from storage_cleanup.cleanup.phases.claims import Claims, Page, one_an_object
 from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.errors import BreakerOpenError, ObjectStoreError, StorageCleanupError
 from storage_cleanup.limits import PAGES_AHEAD, SWITCH_SECONDS
 from storage_cleanup.model.account import PhaseResult
 from storage_cleanup.model.reasons import STORAGE_FAMILY, Reason
+from storage_cleanup.model.vocabulary import Phase
 from storage_cleanup.postgres.ledger import Database
 from storage_cleanup.storage.object_store import ObjectStore, Removal
 from storage_cleanup.storage.paths import Refusal, StorageObject
 
-_log = logging.getLogger(__name__)
+_log = PhaseLog(__name__, Phase.STORAGE_FILES)
 
 
 def clean_storage_files(
@@ -68,10 +69,6 @@ def clean_storage_files(
     removals.carry_out(claims)
     result = claims.result + removals.result
     result.seconds = time.monotonic() - started
-    if order.dry_run:
-        _log.info("Would delete %d orphaned files", result.would_delete, extra={"bytes": result.bytes})
-    else:
-        _log.info("Successfully deleted %d orphaned files", result.deleted, extra={"bytes": result.bytes})
     return result
 
 

@@ -6,7 +6,6 @@ through before anything in it is touched, and every entry is judged again right 
 """
 
 import errno
-import logging
 import os
 import stat
 import time
@@ -16,11 +15,13 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 
+from storage_cleanup.cleanup.log import PhaseLog
 from storage_cleanup.cleanup.phases.order import Order
 from storage_cleanup.model.account import PhaseResult
 from storage_cleanup.model.reasons import OS_FAMILY, Reason
+from storage_cleanup.model.vocabulary import Phase
 
-_logger = logging.getLogger(__name__)
+_logger = PhaseLog(__name__, Phase.TEMP_FILES)
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHANGED = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})

@@ -1,33 +1,54 @@
 -- What health and reports ask of tables that the worker may read itself; the rest is asked of the functions in
--- database/functions/health.sql. All of it in read-only transactions.
+-- database/functions/health.sql. All of it in read-only transactions. A cycle is a scheduled run, even a dry one, or a real one by hand;
+-- one that was refused (skipped) is none.
 
 -- name: last_cycle
--- The last real cycle, and how long ago it started; one that died without a word has failed.
+-- The last cycle, and how long ago it started; one that died without a word has failed.
 select extract(epoch from now() - started_at)::float / 60 as minutes,
        coalesce((summary ->> 'breaker_open')::boolean, false) as breaker_open, summary ->> 'message' as message
-from storage_cleanup.run where not dry_run order by started_at desc limit 1;
+from storage_cleanup.run where (not dry_run or trigger = 'schedule') and status <> 'skipped' order by started_at desc limit 1;
+
+-- name: has_worked
+-- Whether any run that was no dry one has ever cleaned Storage to its end.
+select exists (select from storage_cleanup.run
+               where not dry_run and status in ('succeeded', 'partial') and summary -> 'phases' ? 'storage_files') as value;
 
 -- name: last_scheduled
-select options, scope from storage_cleanup.run
-where not dry_run and trigger = 'schedule' order by started_at desc limit 1;
+select options, scope from storage_cleanup.run where trigger = 'schedule' order by started_at desc limit 1;
 
 -- name: failed_cycles
--- How many cycles failed since the last one that didn't.
-select count(*) as value from storage_cleanup.run
-where not dry_run and (status = 'failed' or storage_cleanup.has_died(run))
-  and started_at > coalesce((select max(started_at) from storage_cleanup.run
-                             where not dry_run and status in ('succeeded', 'partial')), '-infinity');
+-- How many cycles failed since the last one that didn't, and when that was.
+with good as (
+    select max(started_at) as at from storage_cleanup.run
+    where (not dry_run or trigger = 'schedule') and status in ('succeeded', 'partial')
+)
+select count(run.id) as failed, at as last_good
+from good left join storage_cleanup.run
+    on (not dry_run or trigger = 'schedule') and started_at > coalesce(at, '-infinity')
+   and (status = 'failed' or storage_cleanup.has_died(run))
+group by at;
 
 -- name: cycles_by_day
 select (started_at at time zone 'UTC')::date as day, count(*) filter (where status = 'succeeded') as succeeded,
        count(*) filter (where status = 'partial') as partial, count(*) filter (where status = 'failed') as failed
-from storage_cleanup.run where not dry_run and started_at > now() - interval '7 days'
+from storage_cleanup.run where (not dry_run or trigger = 'schedule') and started_at > now() - interval '7 days'
 group by 1 order by 1;
+
+-- name: failures_reported
+-- Runs of any kind that failed in seven days and lived to say so, which CloudWatch has counted, too.
+select count(*) as value from storage_cleanup.run
+where status = 'failed' and not coalesce(summary ? 'died', false) and started_at > now() - interval '7 days';
+
+-- name: unended
+-- Runs of seven days that started and never ended.
+select id::text as value from storage_cleanup.run
+where started_at > now() - interval '7 days' and (summary ? 'died' or storage_cleanup.has_died(run))
+order by started_at desc;
 
 -- name: slowest
 -- The longest cycle and the slowest statement of 24 hours.
 select max((summary ->> 'seconds')::float) as cycle, max((summary ->> 'slowest_query_seconds')::float) as query
-from storage_cleanup.run where not dry_run and started_at > now() - interval '24 hours';
+from storage_cleanup.run where (not dry_run or trigger = 'schedule') and started_at > now() - interval '24 hours';
 
 -- name: stuck
 select count(*) as value from storage_cleanup.deletion where state = 'claimed' and attempts >= 3;
@@ -80,7 +101,7 @@ select floor(extract(epoch from %(now)s - started_at) / 86400)::integer as days_
        coalesce(sum((summary ->> 'seconds')::float), 0) as all_seconds,
        (array_agg((summary ->> 'remaining')::bigint order by started_at desc) filter (where summary ->> 'remaining' is not null))[1] as left_over
 from storage_cleanup.run
-where not dry_run and status <> 'running' and started_at <= %(now)s and started_at > %(now)s - %(length)s
+where not dry_run and status not in ('running', 'skipped') and started_at <= %(now)s and started_at > %(now)s - %(length)s
 group by 1 order by 1 desc;
 
 -- name: failures
