@@ -16,7 +16,7 @@ from storage_cleanup.limits import ASKING_STORAGE, REPORT_RESERVE_SECONDS, WATCH
 from storage_cleanup.model.pricing import price_per_gigabyte_month
 from storage_cleanup.postgres.observer import Observer
 from storage_cleanup.storage.object_store import Backoff, ObjectStore
-from storage_cleanup.telemetry import count, instrumented, logger, record_refusal, record_unknown
+from storage_cleanup.telemetry import instrumented, logger, record_figures, record_refusal, record_unknown
 
 _BACKOFF = Backoff(attempts=3)
 
@@ -89,10 +89,7 @@ def _examine(settings: Settings, observer: Observer) -> HealthAnswer:
 
 def _record(answer: HealthAnswer) -> None:
     """Emit what alarms need, and log each check that isn't well."""
-    count("HealthCritical", answer.count(Status.CRITICAL))
-    count("HealthWarning", answer.count(Status.WARNING))
-    for name, value in answer.figures.items():
-        count(name, value)
+    record_figures(answer.figures)
     for check in answer.checks:
         if check.status is not Status.OK:
             logger.warning(check.sentence, extra={"check": check.name, "status": check.status.value})

@@ -11,11 +11,11 @@ from typing import Any
 
 from storage_cleanup.aws.clients import client
 from storage_cleanup.errors import ConfigurationError, ScheduleError
-from storage_cleanup.limits import CREATING, INVOCATION_SECONDS, WATCHING
+from storage_cleanup.limits import CREATING, INVOCATION_SECONDS, SUCCESS_MINUTES, WATCHING
 from storage_cleanup.scheduling import monitor
 from storage_cleanup.scheduling.rule import sync_rule
 from storage_cleanup.scheduling.setup import note_progress
-from storage_cleanup.telemetry import count, instrumented, logger, metrics
+from storage_cleanup.telemetry import NAMESPACE, count, count_of, instrumented, logger, metrics
 
 
 @instrumented
@@ -32,7 +32,7 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
     ConfigurationError
         Naming each parameter that is nonsense, or can't be created.
     ScheduleError
-        When the rule can't be read or changed.
+        When the rule can't be read or changed, or the cycles can't be watched.
     """
     try:
         return _sync(event)
@@ -45,16 +45,17 @@ def _sync(event: dict[str, Any]) -> dict[str, Any]:
     rule, path = os.environ["RULE_NAME"], os.environ["PARAMETER_PATH"]
     refusal = _create_parameters(event, path)  # first: a new stage's clock starts with its parameters
     parameters = monitor.read_schedule_parameters(client("ssm", WATCHING), path)
-    _watch(rule, parameters, datetime.now(UTC))
+    blindness = _watch(rule, parameters, datetime.now(UTC))
     change = sync_rule(client("events", WATCHING), rule, monitor.wanted_interval(parameters))
-    count("ScheduleDrift", int(change.changed))
+    if change.changed:
+        count("ScheduleDrift")
     summary = {"rule": rule, "before": change.before, "after": change.after, "changed": change.changed}
     if change.changed:
         logger.info("Schedule changed", extra=summary)
     else:
         logger.debug("Schedule agrees with the parameters", extra=summary)
-    if refusal:
-        raise refusal
+    if trouble := refusal or blindness:
+        raise trouble
     return summary
 
 
@@ -70,22 +71,33 @@ def _create_parameters(event: dict[str, Any], path: str) -> ConfigurationError |
     return None
 
 
-def _watch(rule: str, parameters: Mapping[str, monitor.StoredParameter], now: datetime) -> None:
-    """Count what the alarms need; what can't be counted stays missing, which is an alarm of its own."""
-    count("TestingProfileHours", round(monitor.testing_hours(parameters, now), 2))
+def _watch(rule: str, parameters: Mapping[str, monitor.StoredParameter], now: datetime) -> ScheduleError | None:
+    """Count what the alarms need; return why it couldn't be, which must not keep the schedule from being set."""
+    if hours := monitor.testing_hours(parameters, now):
+        count("TestingProfileHours", round(hours, 2))
+    cloudwatch, names = client("cloudwatch", WATCHING), {"namespace": NAMESPACE, "service": metrics.service or ""}
     try:
-        seen = monitor.watch(
+        drain = os.environ.get("DRAIN_ARN")
+        if drain and monitor.drain_is_running(client("stepfunctions", WATCHING), drain):
+            count("DrainRunning")
+        if seen := monitor.watch(
             client("events", WATCHING),
-            client("cloudwatch", WATCHING),
+            cloudwatch,
             rule=rule,
-            namespace=metrics.namespace or "",
-            service=metrics.service or "",
+            **names,
             parameters=parameters,
             timeout=timedelta(seconds=int(os.environ.get("CLEANUP_TIMEOUT_SECONDS") or INVOCATION_SECONDS)),
             now=now,
-        )
+        ):
+            count("IntervalsOverdue", round(seen.intervals_overdue, 2))
+            count("ConsecutiveFailedCycles", seen.consecutive_failures)
+        health = os.environ.get("HEALTH_FUNCTION")
+        if health and now.minute % SUCCESS_MINUTES == 0:
+            deployed = monitor.deployed_at(parameters)
+            silent = monitor.hours_since_success(cloudwatch, **names, health=health, deployed=deployed, now=now)
+            for function, since in silent.items():
+                count_of(function, "HoursSinceSuccess", round(since, 2))
     except ScheduleError as error:
         logger.warning("The cycles can't be watched", extra={"error": str(error)})
-        return
-    count("IntervalsOverdue", round(seen.intervals_overdue, 2))
-    count("ConsecutiveFailedCycles", seen.consecutive_failures)
+        return error
+    return None

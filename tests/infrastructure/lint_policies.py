@@ -19,6 +19,7 @@ ARNS = {
     "AWS::SQS::Queue": f"arn:aws:sqs:{REGION}:{ACCOUNT}:x",
     "AWS::SNS::Topic": f"arn:aws:sns:{REGION}:{ACCOUNT}:x",
     "AWS::Lambda::Function": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:x",
+    "AWS::StepFunctions::StateMachine": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:x",
     "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT}:role/x",
 }
 EXAMPLES = {

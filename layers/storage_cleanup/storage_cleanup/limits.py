@@ -68,6 +68,8 @@ PUSHBACK_SECONDS: Final = 0.5
 """What is pushed back so soon after a decrease was sent before it, and says nothing about the new pace."""
 SWITCH_SECONDS: Final = 1.0
 """The longest that a run waits without looking whether it has to stop."""
+SUCCESS_MINUTES: Final = 15
+"""How often `schedule_sync` counts the hours since each function's last success, counted from the full hour."""
 SWITCH_READ_SECONDS: Final = 2.0
 """How often a run reads the kill switch: a drain's 16 workers ask 8 times a second; Parameter Store takes 40."""
 SWITCH_STALE_SECONDS: Final = 6.0

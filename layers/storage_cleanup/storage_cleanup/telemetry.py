@@ -24,6 +24,7 @@ NAMESPACE = "StorageCleanup"
 SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "storage-cleanup")
 """It names the stage as well, so that two stages of one account don't share their figures."""
 logger = Logger(service="storage_cleanup")
+_UNITS = {"StoredBytes": MetricUnit.Bytes, "StoredBytesGrowthPercent": MetricUnit.Percent}
 metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
 _LONGEST_ID = 100
 _WARM: set[bool] = set()
@@ -82,6 +83,18 @@ def count(name: str, value: float = 1) -> None:
     metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
 
 
+def record_figures(figures: Mapping[str, float]) -> None:
+    """Emit what health has measured, each in its unit."""
+    for name, value in figures.items():
+        metrics.add_metric(name=name, unit=_UNITS.get(name, MetricUnit.Count), value=value)
+
+
+def count_of(function: str, name: str, value: float) -> None:
+    """Emit a count that is about another function."""
+    with _metric(name, MetricUnit.Count, value) as metric:
+        metric.add_dimension(name="function", value=function)
+
+
 @contextmanager
 def crash_recorded() -> Iterator[None]:
     """Count a cycle that breaks off as failed, and let its log end like that of any other."""
@@ -128,8 +141,8 @@ def record_schedule(change: ScheduleChange | None) -> None:
     """Emit and log whether the rule had drifted from the parameters; None when nobody looked."""
     if change is None:
         return
-    count("ScheduleDrift", int(change.changed))
     if change.changed:
+        count("ScheduleDrift")
         logger.warning("The schedule had drifted from the parameters and was repaired", extra=asdict(change))
 
 

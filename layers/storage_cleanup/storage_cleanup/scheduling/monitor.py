@@ -10,12 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from storage_cleanup.aws.clients import AWS_ERRORS
-from storage_cleanup.config.parameters import interval_parameter, read_one
+from storage_cleanup.config.parameters import SETUP_BEGUN, interval_parameter, read_one
 from storage_cleanup.errors import ScheduleError
 from storage_cleanup.limits import MAX_LOOK_BACK_DAYS, SCHEDULE_ALLOWANCE_MINUTES
 from storage_cleanup.model.vocabulary import Profile
 from storage_cleanup.scheduling.rate import Interval
 
+_FAST_MINUTES, _LOOK_MINUTES = 10, 5
+_LONGEST_SILENCE = timedelta(days=3)
 _ALLOWANCE = timedelta(minutes=SCHEDULE_ALLOWANCE_MINUTES)
 
 Series = Mapping[datetime, float]
@@ -49,7 +51,7 @@ class Watched:
 
 def read_schedule_parameters(ssm: Any, path: str) -> dict[str, StoredParameter]:
     """Return the parameters of the schedule that exist, by their names relative to ``path``: no secret is read."""
-    names = ["profile", *map(interval_parameter, Profile)]
+    names = ["profile", *map(interval_parameter, Profile), SETUP_BEGUN]
     answer = ssm.get_parameters(Names=[f"{path}/{name}" for name in names])
     return {
         each["Name"].removeprefix(f"{path}/"): StoredParameter(each["Value"], each["LastModifiedDate"])
@@ -106,25 +108,22 @@ def read_figures(cloudwatch: Any, namespace: str, service: str, start: datetime,
     ScheduleError
         When CloudWatch can't be asked.
     """
-    series: dict[str, dict[datetime, float]] = {"started": {}, "finished": {}, "failed": {}}
+    own = {"Namespace": namespace, "Dimensions": [{"Name": "service", "Value": service}]}
+    wanted = {
+        "started": ({**own, "MetricName": "ScheduledCycle"}, "Sum"),
+        "finished": ({**own, "MetricName": "CycleFailed"}, "SampleCount"),
+        "failed": ({**own, "MetricName": "CycleFailed"}, "Sum"),
+    }
+    return Figures(**_read(cloudwatch, wanted, start, end, period=60))
+
+
+def _read(
+    cloudwatch: Any, wanted: Mapping[str, tuple[Mapping[str, Any], str]], start: datetime, end: datetime, *, period: int
+) -> dict[str, dict[datetime, float]]:
+    series: dict[str, dict[datetime, float]] = {key: {} for key in wanted}
     queries = [
-        {
-            "Id": key,
-            "MetricStat": {
-                "Metric": {
-                    "Namespace": namespace,
-                    "MetricName": name,
-                    "Dimensions": [{"Name": "service", "Value": service}],
-                },
-                "Period": 60,
-                "Stat": statistic,
-            },
-        }
-        for key, name, statistic in (
-            ("started", "ScheduledCycle", "Sum"),
-            ("finished", "CycleFailed", "SampleCount"),
-            ("failed", "CycleFailed", "Sum"),
-        )
+        {"Id": key, "MetricStat": {"Metric": metric, "Period": period, "Stat": statistic}}
+        for key, (metric, statistic) in wanted.items()
     ]
     try:
         pages = cloudwatch.get_paginator("get_metric_data")
@@ -135,7 +134,80 @@ def read_figures(cloudwatch: Any, namespace: str, service: str, start: datetime,
                 series[result["Id"]].update({minute: value for minute, value in pairs if value})
     except AWS_ERRORS as error:
         raise ScheduleError(f"The figures of the cycles couldn't be read: {error}") from error
-    return Figures(**series)
+    return series
+
+
+def deployed_at(parameters: Mapping[str, StoredParameter]) -> datetime | None:
+    """Return when the stage was first deployed, as `scheduling.setup` has noted it; None where that can't be read."""
+    try:
+        noted = datetime.fromisoformat(parameters[SETUP_BEGUN].value)
+    except (KeyError, ValueError):
+        return None
+    return noted if noted.tzinfo else None
+
+
+def hours_since_success(
+    cloudwatch: Any, *, namespace: str, service: str, health: str, deployed: datetime | None, now: datetime
+) -> dict[str, float]:
+    """Return for how many hours each function that runs by itself hasn't done its work, by its name.
+
+    A cycle is a success of cleanup unless it failed; an invocation is one of health unless it broke off. Where there is
+    none in the last three days, the hours since the deploy count, or those days.
+
+    Parameters
+    ----------
+    health
+        The name of the health function.
+    deployed
+        When the stage was first deployed; None where nobody noted it.
+
+    Raises
+    ------
+    ScheduleError
+        When CloudWatch can't be asked.
+    """
+    own = {"Namespace": namespace, "Dimensions": [{"Name": "service", "Value": service}]}
+    lambdas = {"Namespace": "AWS/Lambda", "Dimensions": [{"Name": "FunctionName", "Value": health}]}
+    start = now - _LONGEST_SILENCE
+    found = _read(
+        cloudwatch,
+        {
+            "cleanup_done": ({**own, "MetricName": "CycleFailed"}, "SampleCount"),
+            "cleanup_failed": ({**own, "MetricName": "CycleFailed"}, "Sum"),
+            "health_done": ({**lambdas, "MetricName": "Invocations"}, "Sum"),
+            "health_failed": ({**lambdas, "MetricName": "Errors"}, "Sum"),
+        },
+        start,
+        now,
+        period=3600,
+    )
+    since = max(start, deployed) if deployed else start
+    hours = {}
+    for function in ("cleanup", "health"):
+        failed = found[f"{function}_failed"]
+        good = [hour for hour, number in found[f"{function}_done"].items() if number > failed.get(hour, 0)]
+        hours[function] = max(0.0, (now - max([since, *good])).total_seconds() / 3600)
+    return hours
+
+
+def drain_is_running(states: Any, state_machine: str) -> bool:
+    """Tell whether a drain is at work.
+
+    Raises
+    ------
+    ScheduleError
+        When Step Functions can't be asked.
+    """
+    try:
+        running = states.list_executions(stateMachineArn=state_machine, statusFilter="RUNNING", maxResults=1)
+    except AWS_ERRORS as error:
+        raise ScheduleError(f"The drains couldn't be listed: {error}") from error
+    return bool(running["executions"])
+
+
+def is_time_to_look(interval: Interval, now: datetime) -> bool:
+    """Tell whether the cycles' figures are worth their price this minute: every fifth will do for a slow schedule."""
+    return interval.minutes <= _FAST_MINUTES or now.minute % _LOOK_MINUTES == 0
 
 
 def watch(
@@ -148,8 +220,8 @@ def watch(
     parameters: Mapping[str, StoredParameter],
     timeout: timedelta,
     now: datetime,
-) -> Watched:
-    """Return how the cycles that a rule starts keep to its own rate.
+) -> Watched | None:
+    """Return how the cycles that a rule starts keep to its own rate; None when it isn't time to look.
 
     Parameters
     ----------
@@ -166,9 +238,11 @@ def watch(
         When the rule or the figures can't be read.
     """
     interval = rule_interval(events, rule)
+    if not is_time_to_look(interval, now):
+        return None
     start = now - look_back(interval, timeout)
     figures = read_figures(cloudwatch, namespace, service, start, now)
-    changed = [parameter.modified for parameter in parameters.values()]
+    changed = [parameter.modified for name, parameter in parameters.items() if name != SETUP_BEGUN]
     overdue = intervals_overdue(interval, figures.started, changed, start, now)
     return Watched(overdue, consecutive_failures(figures, timeout, now))
 
