@@ -20,6 +20,12 @@ INVOCATION = 0.20 / 1_000_000
 LOGGED_GB = 0.50
 METRIC_MONTH = 0.30
 ALARM_MONTH = 0.10
+COMPOSITE_MONTH = 0.50
+FIGURE_READ = 0.01 / 1000  # GetMetricData, for each metric that is asked for
+
+_WATCH_METRICS = 4  # IntervalsOverdue, ConsecutiveFailedCycles, and HoursSinceSuccess of cleanup and health
+_HEALTH_METRICS = 4 / 24  # a metric costs for the hours in which it is sent, and health sends once a day
+_HOURS = 730
 
 _MONTH_MINUTES = 730 * 60
 _MEMORY_MB = 512  # of the cleanup function in template.yaml
@@ -96,9 +102,26 @@ def cost(ground: Ground, *, quick: bool) -> Iterator[Figure]:
             f"{' (cold)' if init in parts else ''}, {sum(part.logged for part in parts) / 1000:.1f} kB logged"
         )
         yield Figure(f"usd_idle_month_{profile}", (month,), note)
-    alarms = (ROOT / "template.yaml").read_text().count("Type: AWS::CloudWatch::Alarm")
-    watching = len(busy.metrics) * METRIC_MONTH + alarms * ALARM_MONTH
-    yield Figure("usd_watching_month", (watching,), f"{len(busy.metrics)} metrics of cleanup, {alarms} alarms")
+    yield _watching(len(busy.metrics))
+
+
+def _watching(of_cleanup: int) -> Figure:
+    """Return what a month of being told costs, everything that is deployed for it included."""
+    template = (ROOT / "template.yaml").read_text()
+    alarms, composites = (template.count(f"Type: AWS::CloudWatch::{kind}\n") for kind in ("Alarm", "CompositeAlarm"))
+    metrics = (of_cleanup + _WATCH_METRICS + _HEALTH_METRICS) * METRIC_MONTH
+    # Every fifth minute three figures of cycles, every fifteenth four of the hours since a success.
+    read = _HOURS * (12 * 3 + 4 * 4) * FIGURE_READ
+    ticks = _MONTH_MINUTES * (INVOCATION + 0.1 * 256 / 1024 * GB_SECOND)
+    total = metrics + alarms * ALARM_MONTH + composites * COMPOSITE_MONTH + read + ticks
+    parts = (
+        f"{metrics:.2f} for {of_cleanup + _WATCH_METRICS} metrics and health's",
+        f"{alarms * ALARM_MONTH:.2f} for {alarms} alarms",
+        f"{composites * COMPOSITE_MONTH:.2f} for {composites} composites",
+        f"{read:.2f} for figures read",
+        f"{ticks:.2f} for the watch",
+    )
+    return Figure("usd_watching_month", (total,), ", ".join(parts))
 
 
 def _parts(output: str) -> list[Work]:

@@ -150,7 +150,7 @@ create index run_unfinished on storage_cleanup.run (id) where status = 'running'
 -- The ledger: a row for each claim of a job, appended and never used again, so that a name that is rendered anew gets a claim of
 -- its own. No foreign keys: the job is about to go, and rows are written in bulk.
 create table storage_cleanup.deletion (
-    id              bigint generated always as identity primary key,
+    id              bigint generated always as identity,
     job_id          uuid not null,
     run_id          uuid,
     state           text not null
@@ -168,11 +168,11 @@ create table storage_cleanup.deletion (
     claimed_at      timestamptz not null default clock_timestamp(),
     attempted_at    timestamptz,          -- when Storage was last asked to remove the file
     quiet_at        timestamptz,          -- until then Storage may be at work on a request whose end nobody has seen
-    updated_at      timestamptz not null default clock_timestamp()
+    updated_at      timestamptz not null default clock_timestamp(),
+    primary key (job_id, id)              -- the only index that a look for a job's claims can take, whatever the statistics say
 );
 -- Unfinished work only, so it stays small however long the history grows. It is read by plain index scans alone: they mark
 -- the entries of what is finished, which bitmap scans would read again and again until the next vacuum.
-create index deletion_job on storage_cleanup.deletion (job_id);
 create unique index deletion_one_a_job on storage_cleanup.deletion (job_id) where state in ('claimed', 'file_deleted');
 create index deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');
@@ -2256,8 +2256,8 @@ $$;
 create or replace function storage_cleanup.prune(keep interval) returns void
 language sql security definer set search_path = ''
 as $$
-    delete from storage_cleanup.deletion where id in (
-        select id from storage_cleanup.deletion
+    delete from storage_cleanup.deletion where (job_id, id) in (
+        select job_id, id from storage_cleanup.deletion
         where state in ('done', 'released') and updated_at < now() - keep
         order by updated_at limit 10000 for update skip locked);
     delete from storage_cleanup.run
@@ -2337,6 +2337,9 @@ begin
             when asked.id is not null and storage_cleanup.object_key(job.output_url) is distinct from object.key then 'job_changed'
             when job.status is distinct from 'completed' then 'job_not_completed'
             when ledger.id is not null then 'already_claimed'
+            when not present and exists (       -- done, and the row has stayed: it may have got another file since
+                select from storage_cleanup.deletion as known
+                where known.job_id = job.id and known.state = 'done' and known.bucket_id || '/' || known.object_name = object.key) then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
             when exists (       -- only where it has several readings
                 select from storage_cleanup.holder as other
@@ -2367,11 +2370,7 @@ begin
         join storage_cleanup.job() as job on job.id = held.id
         left join unnest(saved) as save (id) on save.id = job.id
         left join unnest(jobs, keys) as asked (id, key) on asked.id = job.id and asked.key = object.key
-        left join lateral (     -- done, and the row has stayed: it may have got another file since
-            select known.id from storage_cleanup.deletion as known
-            where known.job_id = job.id
-              and (known.state in ('claimed', 'file_deleted')
-                   or known.state = 'done' and not object.present and known.bucket_id || '/' || known.object_name = object.key) limit 1) as ledger on true
+        left join storage_cleanup.deletion as ledger on ledger.job_id = job.id and ledger.state in ('claimed', 'file_deleted')
         left join storage_cleanup.candidate on candidate.job_id = job.id
         left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = job.id
     ),

@@ -63,6 +63,9 @@ begin
             when asked.id is not null and storage_cleanup.object_key(job.output_url) is distinct from object.key then 'job_changed'
             when job.status is distinct from 'completed' then 'job_not_completed'
             when ledger.id is not null then 'already_claimed'
+            when not present and exists (       -- done, and the row has stayed: it may have got another file since
+                select from storage_cleanup.deletion as known
+                where known.job_id = job.id and known.state = 'done' and known.bucket_id || '/' || known.object_name = object.key) then 'already_claimed'
             when octet_length(job.output_url) > 8192 then 'too_long'
             when exists (       -- only where it has several readings
                 select from storage_cleanup.holder as other
@@ -93,11 +96,7 @@ begin
         join storage_cleanup.job() as job on job.id = held.id
         left join unnest(saved) as save (id) on save.id = job.id
         left join unnest(jobs, keys) as asked (id, key) on asked.id = job.id and asked.key = object.key
-        left join lateral (     -- done, and the row has stayed: it may have got another file since
-            select known.id from storage_cleanup.deletion as known
-            where known.job_id = job.id
-              and (known.state in ('claimed', 'file_deleted')
-                   or known.state = 'done' and not object.present and known.bucket_id || '/' || known.object_name = object.key) limit 1) as ledger on true
+        left join storage_cleanup.deletion as ledger on ledger.job_id = job.id and ledger.state in ('claimed', 'file_deleted')
         left join storage_cleanup.candidate on candidate.job_id = job.id
         left join storage_cleanup.plan_job as planned on planned.run_id = plan and planned.job_id = job.id
     ),

@@ -156,8 +156,8 @@ $$;
 create or replace function storage_cleanup.prune(keep interval) returns void
 language sql security definer set search_path = ''
 as $$
-    delete from storage_cleanup.deletion where id in (
-        select id from storage_cleanup.deletion
+    delete from storage_cleanup.deletion where (job_id, id) in (
+        select job_id, id from storage_cleanup.deletion
         where state in ('done', 'released') and updated_at < now() - keep
         order by updated_at limit 10000 for update skip locked);
     delete from storage_cleanup.run

@@ -22,7 +22,7 @@ create index run_unfinished on storage_cleanup.run (id) where status = 'running'
 -- The ledger: a row for each claim of a job, appended and never used again, so that a name that is rendered anew gets a claim of
 -- its own. No foreign keys: the job is about to go, and rows are written in bulk.
 create table storage_cleanup.deletion (
-    id              bigint generated always as identity primary key,
+    id              bigint generated always as identity,
     job_id          uuid not null,
     run_id          uuid,
     state           text not null
@@ -40,11 +40,11 @@ create table storage_cleanup.deletion (
     claimed_at      timestamptz not null default clock_timestamp(),
     attempted_at    timestamptz,          -- when Storage was last asked to remove the file
     quiet_at        timestamptz,          -- until then Storage may be at work on a request whose end nobody has seen
-    updated_at      timestamptz not null default clock_timestamp()
+    updated_at      timestamptz not null default clock_timestamp(),
+    primary key (job_id, id)              -- the only index that a look for a job's claims can take, whatever the statistics say
 );
 -- Unfinished work only, so it stays small however long the history grows. It is read by plain index scans alone: they mark
 -- the entries of what is finished, which bitmap scans would read again and again until the next vacuum.
-create index deletion_job on storage_cleanup.deletion (job_id);
 create unique index deletion_one_a_job on storage_cleanup.deletion (job_id) where state in ('claimed', 'file_deleted');
 create index deletion_unfinished on storage_cleanup.deletion (state, job_id)
     where state in ('claimed', 'file_deleted');

