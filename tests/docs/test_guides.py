@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import botocore.session
@@ -24,7 +25,7 @@ from local.functions import RULE, Functions, function_for
 from local.postgres import ROOT
 from local.stack import PARAMETER_PATH
 from operations.deploy import SAM
-from storage_cleanup.config.parameters import SECRETS
+from storage_cleanup.config.parameters import DEFAULTS, OWN, SECRETS
 from storage_cleanup.config.settings import Settings
 from storage_cleanup.health.checks import CHECKS
 from storage_cleanup.health.checks import NAMED as NAMED_CHECKS
@@ -299,6 +300,28 @@ def test_the_deployment_guide_deletes_nothing_before_it_says_so(
     reader.do(steps[step])
     assert functions.invoke("cleanup", {"action": "cleanup"})["dry_run"] is False
     assert len(people.jobs()) == 3
+
+
+def test_a_cycle_before_the_secrets_says_what_is_missing(servers: Servers, people: Application) -> None:
+    """The steps in the wrong order: the stack is there, and nothing else."""
+    begun = {"setup/begun": datetime.now(UTC).isoformat()}
+    servers.aws.put_parameters(PARAMETER_PATH, {**DEFAULTS, **begun})
+    servers.aws.ssm.delete_parameters(Names=[f"{PARAMETER_PATH}/{name}" for name in OWN])
+    answer = Functions(servers.aws, io.StringIO()).invoke("cleanup", {"action": "cleanup"})
+    assert answer["status"] == "skipped"
+    assert "not configured yet: put" in answer["message"]
+    assert "make secrets" in answer["message"]
+
+
+def test_a_cycle_before_the_database_says_what_is_missing(
+    servers: Servers, people: Application, reader: Reader
+) -> None:
+    people.render_files(2)
+    servers.execute((ROOT / "database/uninstall.sql").read_bytes())
+    answer = Functions(servers.aws, io.StringIO()).invoke("cleanup", {"action": "cleanup"})
+    assert answer["status"] == "failed"
+    assert "run database/install.sql of this release" in answer["message"]
+    assert len(people.files()) == 2
 
 
 @pytest.mark.parametrize("guide", ["testing", "deployment", "emergency"])
