@@ -7,6 +7,7 @@ race       saves against cycles, on real PostgreSQL: nothing that was saved is l
 kill       SIGKILL at every boundary between two statements or requests: the next cycles finish what was begun
 faults     everything that Storage and the database can do to a request
 fuzz       URLs, events, parameters, file trees and metadata of any content
+deadlock   application transactions of every shape against cycles and installations: no deadlock has a victim
 alarms     every pair of failures over the template's alarms: each reaches a subscriber, healthy months reach nobody
 clauses    what protects a saved file is taken away, one thing at a time: a test then loses one
 ========== ==========================================================================================================

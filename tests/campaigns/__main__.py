@@ -8,7 +8,7 @@ import sys
 
 from tests.campaigns.report import PROVE, Campaign, carry_out
 
-NAMES = ("race", "kill", "faults", "fuzz", "model", "clauses", "alarms")
+NAMES = ("race", "kill", "faults", "fuzz", "model", "clauses", "deadlock", "alarms")
 
 
 def load(name: str) -> Campaign:
