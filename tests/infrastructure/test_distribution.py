@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 import yaml  # type: ignore[import-untyped]
+from botocore.client import BaseClient
 
 from local.postgres import ROOT
 from operations import deploy, share_events
@@ -114,8 +115,30 @@ def test_a_stage_of_any_name_is_deployed_by_the_rules_of_the_others() -> None:
     assert command("testing", ["--role-arn", "x"])[1:] == ["deploy", "--config-env", "testing", "--role-arn", "x"]
 
 
-def test_production_is_protected_against_deletion() -> None:
-    assert "production" in deploy.PROTECTED
+@pytest.mark.parametrize(("code", "protected"), [(0, True), (1, False)], ids=["deployed", "failed"])
+def test_production_is_protected_against_deletion_once_it_is_deployed(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, code: int, *, protected: bool
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["deploy", "run", STAGE, "--no-confirm-changeset"])
+    commands: list[list[str]] = []
+
+    def sam(made: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(made)
+        return subprocess.CompletedProcess(made, code)
+
+    original, asked = BaseClient._make_api_call, []  # type: ignore[attr-defined]
+
+    def call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation != "UpdateTerminationProtection":  # which moto doesn't know
+            return original(client, operation, parameters)
+        asked.append(parameters)
+        return {}
+
+    monkeypatch.setattr("operations.deploy.subprocess.run", sam)
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
+    assert deploy.main() == code
+    assert commands == [command(STAGE, ["--no-confirm-changeset"])]
+    assert asked == ([{"StackName": STACK, "EnableTerminationProtection": True}] if protected else [])
 
 
 # -- sharing events --------------------------------------------------------------------------------------------------

@@ -719,8 +719,6 @@ def test_a_question_that_fails_leaves_only_its_checks_unanswered(
 
 
 FIGURES = [
-    "HealthCritical",
-    "HealthWarning",
     "OrphansLeft",
     "SavedAssetsMissing",
     "StoredBytes",
@@ -734,13 +732,21 @@ def test_what_alarms_need_is_counted(sound: Application, health: Health, capsys:
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     emitted = {name: values for line in lines if "_aws" in line for name, values in line.items()}
     assert {name: emitted[name][0] for name in FIGURES} == {
-        "HealthCritical": 0,
-        "HealthWarning": 0,
         "OrphansLeft": 0,
         "SavedAssetsMissing": 0,
         "StoredBytes": 40,
         "StoredBytesGrowthPercent": 0,
     }
+    units = {
+        metric["Name"]: metric["Unit"]
+        for line in lines
+        for directive in line.get("_aws", {}).get("CloudWatchMetrics", ())
+        for metric in directive["Metrics"]
+    }
+    assert (units["StoredBytes"], units["StoredBytesGrowthPercent"], units["OrphansLeft"]) == (
+        *("Bytes", "Percent"),
+        "Count",
+    )
 
 
 @pytest.mark.parametrize(
