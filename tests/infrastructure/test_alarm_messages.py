@@ -12,7 +12,7 @@ from tests.infrastructure.failures import ALL, DAY, FAILURES, HOURLY, healthy, p
 
 @pytest.mark.parametrize("interval", [1, 3, HOURLY])
 def test_healthy_months_reach_nobody(translated: Template, interval: int) -> None:
-    minutes = range((62 if interval == HOURLY else 3) * DAY)
+    minutes = range((31 if interval == HOURLY else 2) * DAY)
     assert messages(translated, healthy(minutes, interval), minutes) == []
 
 
