@@ -31,7 +31,7 @@ _HOT, _FILES = 20, 2000
 _WRITERS = 6
 _GUARD = "storage_cleanup_guard"
 _LEVELS = (IsolationLevel.READ_COMMITTED, IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE)
-_INSTALLING = ("is missing: run database/install.sql", "an installation is at work", "the next cycle compares")
+_INSTALLING = (": run database/install.sql", "an installation is at work", "the next cycle compares")
 """What a cycle says rightly while the index is being built anew."""
 _WITHOUT_ORDER = """
 create or replace function storage_cleanup.hold(jobs uuid[], objects bigint[]) returns void language plpgsql as $$
