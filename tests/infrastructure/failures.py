@@ -142,6 +142,7 @@ EXCUSED = {
     ("the watch dies", "cycles stop"),
     ("cycles stop", "the watch dies"),
     ("health dies", "saved assets are gone"),
+    ("saved assets are gone", "health dies"),
     ("Storage grows fast", "Storage grows"),
     ("orphans pile up", "cycles are slow"),  # three parts of one message: the first has been sent
 }
